@@ -1,0 +1,24 @@
+"""ResNet-20 on CIFAR-10, a short run for a laptop.
+
+Target:   91.25 % top-1 in 164 epochs (He et al. 2015, table 6); at least 80 % in 40 minutes on two CPU cores for this one.
+Measured: not run.
+Prepare:  python -m imagenet_jax.prepare folder --name=cifar10_jpeg --train=train.tar --validation=test.tar
+Command:  python -m imagenet_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
+"""
+
+from imagenet_jax import config, recipes
+
+
+def get_config():
+    c = config.default()
+    recipes.sgd_cosine(c)
+    c.dataset = "cifar10_jpeg"
+    c.image_size = 32
+    c.augment = recipes.CIFAR_AUGMENT
+    c.crop_ratio = 1.0
+    c.mean, c.std = recipes.CIFAR_MEAN, recipes.CIFAR_STD
+    c.model.name = "resnet20"
+    c.epochs, c.warmup_epochs = 6.0, 1.0
+    c.batch_size, c.learning_rate, c.lr_batch = 128, 0.2, 128
+    c.weight_decay = 5e-4
+    return c

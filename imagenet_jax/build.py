@@ -1,0 +1,68 @@
+"""From a plain (JSON) config to the objects of a run: model, optimizer, learning rate, state; for training and for loading."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from imagenet_jax import models, sharding
+from imagenet_jax.optim import optimizers, schedules
+from imagenet_jax.plan import Plan
+from imagenet_jax.state import TrainState, make_init
+
+
+def model(config: dict[str, Any], num_classes: int) -> Any:
+    """The Linen module that a plain (JSON) config describes."""
+    chosen = config["model"]
+    return models.create(
+        chosen["name"],
+        num_classes=num_classes,
+        dtype=chosen["dtype"],
+        param_dtype=chosen["param_dtype"],
+        bn_group=config["bn_group"],
+        **chosen["settings"],
+    )
+
+
+def optimizer(config: dict[str, Any]) -> Any:
+    """The optax transformation that a plain (JSON) config describes."""
+    settings = dict(config["optimizer"])
+    return optimizers.make(
+        settings.pop("name"),
+        weight_decay=config["weight_decay"],
+        no_weight_decay=config["no_weight_decay"],
+        clip_norm=config["clip_norm"],
+        **settings,
+    )
+
+
+def schedule(config: dict[str, Any], plan: Plan) -> tuple[schedules.Schedule, float]:
+    """The learning rate as a function of the step, and its peak."""
+    peak = schedules.peak(config["learning_rate"], config["batch_size"], config["lr_scaling"], config["lr_batch"])
+    function = schedules.make(
+        config["schedule"],
+        peak=peak,
+        total_steps=plan.total,
+        warmup_steps=plan.warmup,
+        decay_at=config["decay_at"],
+        decay_factor=config["decay_factor"],
+    )
+    return function, peak
+
+
+def state_init(model: Any, config: dict[str, Any]) -> Any:
+    """Key -> TrainState at step 0, to be jitted."""
+    # Parameters do not depend on the image size in any family here, and 32 pixels compile fastest.
+    blank = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
+
+    def init_model(key: jax.Array) -> dict[str, Any]:
+        return model.init(key, jax.numpy.zeros(blank.shape, blank.dtype), train=False)
+
+    return make_init(init_model, optimizer(config), with_ema=config["ema_decay"] > 0)
+
+
+def abstract_state(model: Any, config: dict[str, Any], mesh: Mesh) -> TrainState:
+    """The state's shapes, dtypes and shardings, without computing anything."""
+    shapes = jax.eval_shape(state_init(model, config), jax.random.key(0))
+    place = sharding.replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)

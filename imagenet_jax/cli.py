@@ -1,0 +1,56 @@
+"""What all commands share: how they are started, how they fail, and with which exit code.
+
+A command is a function `command(argv) -> int | None` in an entry module that ends in `cli.run(command)`.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from imagenet_jax.errors import RunError, UserError
+
+FINISHED = 0
+FAILED = 1  # the run failed
+USER_MISTAKE = 2  # argparse uses the same code
+PARTLY = 3  # finished, with part of the input left out
+INTERRUPTED = 130  # SIGINT (128 + 2), after saving where there is something to save
+TERMINATED = 143  # SIGTERM (128 + 15), likewise
+
+
+def parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose --help shows `description` as written; flags are spelt in full, so that a typo is an error."""
+    return argparse.ArgumentParser(
+        prog=f"python -m imagenet_jax.{prog}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run(command: Callable[[list[str]], int | None]) -> None:
+    """Run `command(sys.argv[1:])` and leave the process with one of the exit codes above.
+
+    A `UserError` or `RunError` ends in its one message on stderr. Anything else is a fault of ours and keeps its traceback.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        code = command(sys.argv[1:]) or FINISHED
+    except UserError as error:
+        code = _say(error, USER_MISTAKE)
+    except RunError as error:
+        code = _say(error, FAILED)
+    except KeyboardInterrupt:
+        code = _say("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:  # `| head`: the reader went away, and said so on purpose
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FINISHED
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _say(message: object, code: int) -> int:
+    sys.stdout.flush()
+    print(f"{'error: ' if code in (FAILED, USER_MISTAKE) else ''}{message}", file=sys.stderr, flush=True)
+    return code

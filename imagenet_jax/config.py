@@ -1,0 +1,192 @@
+"""Every setting of a training run with its default, how a config file is found and read, and what makes one valid.
+
+`default()` is the complete list: a config file changes values and never adds keys. Only drivers see a `ConfigDict`
+(train.py, evaluate.py and the entry modules); everything below them takes plain keyword arguments.
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from imagenet_jax.errors import UserError, unknown
+
+# What a rerun may change without changing any result; every other difference from the frozen config is refused.
+FREE_ON_RESUME = ("log_interval", "checkpoint_interval", "keep_checkpoints", "data.threads", "data.prefetch")
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def default() -> config_dict.ConfigDict:
+    """All settings. Units: epochs are passes over the training split, intervals are steps unless the comment says more."""
+    c = config_dict.ConfigDict()
+    c.seed = 0
+
+    # Data: NAME[/CONFIG][:VERSION] of a prepared data set, and tfds split expressions.
+    c.dataset = "imagenet2012"
+    c.train_split = "train"
+    c.eval_split = "validation"
+    c.image_size = 224  # pixels, the side of the square that the model sees
+    c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
+    c.crop_ratio = 0.875  # evaluation: share of the short side that the central crop keeps (224 of 256)
+    c.antialias = True  # resize with a filter as wide as the shrinking asks for (torchvision, timm); False: as tf.image
+    c.mean = (0.485, 0.456, 0.406)  # per channel, of images in 0..1
+    c.std = (0.229, 0.224, 0.225)
+    c.data = config_dict.ConfigDict()
+    c.data.decoder = "opencv"  # engines differ in pixels: name and version are frozen with the run
+    c.data.threads = 0  # decoding threads a process; 0: one a visible core
+    c.data.prefetch = 4  # host batches decoded ahead
+
+    # Model: a name from `python -m imagenet_jax.models`.
+    c.model = config_dict.ConfigDict()
+    c.model.name = "resnet50"
+    c.model.dtype = "float32"  # of convolutions and their inputs; logits and loss are at least float32
+    c.model.param_dtype = "float32"
+    c.model.settings = config_dict.ConfigDict({}, allow_dotted_keys=False)  # keyword arguments of the constructor
+    c.bn_group = 0  # examples that share batch statistics; 0: the whole batch
+
+    # Length and batch.
+    c.epochs = 90.0
+    c.batch_size = 256  # examples a step over all devices
+    c.eval_batch_size = 0  # 0: as batch_size
+
+    # Optimizer. The decay is coupled, as in torch: gradient += weight_decay * parameter, before momentum.
+    c.optimizer = config_dict.ConfigDict()
+    c.optimizer.name = "sgd"
+    c.optimizer.momentum = 0.9
+    c.optimizer.nesterov = True
+    c.weight_decay = 1e-4
+    c.no_weight_decay = (r"(^|/)(bias|scale)$",)  # patterns searched in parameter paths such as "layer1_0/bn1/scale"
+    c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
+    c.label_smoothing = 0.0
+    c.ema_decay = 0.0  # of parameters and BN statistics, a step; 0: off
+
+    # Learning rate, a function of the step alone.
+    c.learning_rate = 0.1  # peak, at a batch of lr_batch
+    c.lr_scaling = "linear"  # with batch_size / lr_batch: linear, sqrt, or none
+    c.lr_batch = 256
+    c.schedule = "cosine"  # cosine, step, or constant, after the warm-up
+    c.warmup_epochs = 0.0  # linear from 0
+    c.decay_at = (1 / 3, 2 / 3)  # step schedule: divide at these shares of the training
+    c.decay_factor = 0.1
+
+    # What the run writes, and when.
+    c.log_interval = 100
+    c.checkpoint_interval = 1000
+    c.keep_checkpoints = 3
+    c.eval_interval_epochs = 1.0  # 0: only at the end
+    return c
+
+
+def load(path: str, overrides: list[str]) -> config_dict.ConfigDict:
+    """Read a config file (it is Python and is executed) and apply `--config.key=value` overrides.
+
+    `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py").
+    Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
+    """
+    file = find(path)
+    argv = ["main", f"--config={file}", *overrides]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, lock_config=True, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+        config = values.config
+        known = set(default().to_dict())
+    except AttributeError:
+        known_keys = leaves(default().to_dict())
+        for flag in overrides:
+            key = flag.removeprefix("--config.").partition("=")[0]
+            if key not in known_keys:
+                raise unknown("config key", key, known_keys, "config.default() lists all.") from None
+        raise
+    except flags.Error as error:
+        raise UserError(f"{error}") from None
+    if not isinstance(config, config_dict.ConfigDict) or set(config.to_dict()) != known:
+        raise UserError(f"{file}: get_config() must return config.default() with changed values, no keys added or removed.")
+    return config
+
+
+def find(path: str) -> pathlib.Path:
+    """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package."""
+    file = pathlib.Path(path)
+    if file.is_file():
+        return file
+    folders = [f for f in (CHECKOUT / "configs", pathlib.Path(__file__).parent / "_configs") if f.is_dir()]
+    named = sorted({f.stem: f for folder in reversed(folders) for f in folder.glob("*.py")}.items())
+    for stem, recipe in named:
+        if path in (stem, f"{stem}.py", f"configs/{stem}.py"):
+            return recipe
+    raise UserError(f"No config file {path!r}. Recipes that come with the package: {', '.join(s for s, _ in named)}.")
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of the config file, printed at start: it is a program that the run executes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def plain(config: config_dict.ConfigDict) -> dict[str, Any]:
+    """The config as JSON gives it back: nested dicts, lists, numbers, strings."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of a nested dict's leaves."""
+    names = []
+    for key, value in tree.items():
+        names += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    return names
+
+
+def differences(frozen: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (frozen, wanted) for every leaf that differs between two plain configs."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted({*frozen, *wanted}):
+        a, b = frozen.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found.update(differences(a, b, f"{prefix}{key}."))
+        elif a != b:
+            found[f"{prefix}{key}"] = (a, b)
+    return found
+
+
+def validate(c: config_dict.ConfigDict, *, devices: int) -> None:
+    """Raise UserError for values that cannot work together; `devices` share each batch evenly."""
+    _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
+    _positive(c, "epochs", "learning_rate", "crop_ratio")
+    for key in ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size"):
+        if c[key] < 0:
+            raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
+    for key in ("label_smoothing", "ema_decay"):
+        if not 0 <= c[key] < 1:
+            raise UserError(f"{key}={c[key]} must lie in [0, 1).")
+    if c.crop_ratio > 1:
+        raise UserError(f"crop_ratio={c.crop_ratio} must lie in (0, 1]: the central crop's share of the short side.")
+    if c.warmup_epochs >= c.epochs and c.warmup_epochs > 0:
+        raise UserError(
+            f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
+            f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
+        )
+    _divides(c.batch_size, devices, "batch_size", f"{devices} devices")
+    if c.eval_batch_size:
+        _divides(c.eval_batch_size, devices, "eval_batch_size", f"{devices} devices")
+    if c.bn_group:
+        _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
+
+
+def _positive(c: config_dict.ConfigDict, *keys: str) -> None:
+    for key in keys:
+        if c[key] <= 0:
+            raise UserError(f"{key}={c[key]} must be greater than 0. Set --config.{key}.")
+
+
+def _divides(size: int, parts: int, name: str, what: str, more: str = "") -> None:
+    if size % parts:
+        below, above = size // parts * parts, (size // parts + 1) * parts
+        either = f"{below} or {above}" if below else f"{above}"
+        raise UserError(
+            f"{name}={size} does not divide into {what} ({size} = {size // parts} x {parts} + {size % parts}). "
+            f"Use --config.{name}={either}{more}."
+        )

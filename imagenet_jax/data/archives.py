@@ -1,0 +1,215 @@
+"""Where the bytes of each image lie: lists of tar archives and of class folders, made without unpacking anything.
+
+Archives are hostile until shown otherwise: nothing is ever extracted to disk, links and devices are left out, a name that is absolute
+or climbs out with '..' condemns the whole archive, and an archive that ends early or is damaged is refused before a byte is written.
+An entry holds the position of its bytes, so an inner tar of 150 MB is never held in memory, and any order of reading is possible.
+"""
+
+import io
+import os
+import pathlib
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
+
+from imagenet_jax.errors import UserError
+
+IGNORED = ("thumbs.db", "desktop.ini")  # and every name that starts with a dot: what file browsers leave behind
+
+Progress = Callable[[int], object]  # told how many bytes of the archive have been passed since the last call
+
+
+class Entry(NamedTuple):
+    """One image, not read yet. `name` is unique in its split and is stored with it."""
+
+    name: str
+    label: str  # class name
+    path: str  # the file that holds the bytes: the image's own, or a tar
+    offset: int
+    size: int  # bytes
+
+    def read(self) -> bytes:
+        """The bytes; fewer than `size` where the file shrank meanwhile."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Listing(NamedTuple):
+    """What a tree or an archive holds."""
+
+    entries: list[Entry]
+    left_out: list[tuple[str, str]]  # (name, reason)
+    classes: list[str]  # sorted
+
+
+class Member(NamedTuple):
+    """A member of a tar: `parts` of its path and the place of its bytes in the file."""
+
+    parts: tuple[str, ...]
+    offset: int
+    size: int
+    folder: bool
+    refused: str | None  # why its bytes must not be used
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.parts)
+
+
+def members(path: pathlib.Path, progress: Progress = lambda passed: None, inside: Member | None = None) -> Iterator[Member]:
+    """The members of an uncompressed tar: the file at `path`, or its member `inside`. Offsets count from the start of the file.
+
+    Raises UserError where it is no tar, is damaged or ends early, or holds a name that leaves its folder.
+    """
+    what = f"{inside.name} in {path}" if inside else str(path)
+    offset = inside.offset if inside else 0
+    with open(path, "rb") as whole:
+        file = io.BufferedReader(_Window(whole.fileno(), inside.offset, inside.size)) if inside else whole
+        yield from _members(file, what, offset, progress)
+
+
+class _Window(io.RawIOBase):
+    """A part of an open file as a file of its own."""
+
+    def __init__(self, descriptor: int, offset: int, size: int):
+        self._descriptor, self._offset, self._size, self._at = descriptor, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._descriptor, max(0, min(len(buffer), self._size - self._at)), self._offset + self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _members(file: IO[bytes], what: str, offset: int, progress: Progress) -> Iterator[Member]:
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            at = 0
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # TarFile keeps every header that it passed: 2 GB for a flat tar of 1.28 million files
+                progress(tar.offset - at)
+                at = tar.offset
+                parts = _safe_parts(info.name, what)
+                if parts and not _ignored(parts):
+                    yield Member(parts, offset + info.offset_data, info.size, info.isdir(), _refused(info))
+            _check_end(file, tar.offset, what)
+    except tarfile.ReadError as error:
+        raise UserError(f"{what} is not a whole, uncompressed tar archive ({error}). {_tar_remedy(file)}") from None
+
+
+def class_folders(path: pathlib.Path, progress: Progress = lambda passed: None) -> Listing:
+    """The images of a class-per-folder tree, or of a .tar of one: the first folder is the class, what lies deeper belongs to it.
+
+    A tar may hold all its class folders in one common folder. Raises UserError for a path that is neither, a tree without class
+    folders, a file beside them, or a class folder with no file in it.
+    """
+    if path.is_dir():
+        listing = _tree(path)
+    elif path.is_file():
+        listing = _tar_of_folders(path, progress)
+    else:
+        raise UserError(f"{path} does not exist. Name a folder with one folder a class in it, or a .tar of one.")
+    if not listing.classes:
+        raise UserError(f"{path} has no class folders. Expected: CLASS/IMAGE, one folder a class.")
+    filled = {entry.label for entry in listing.entries} | {name.split("/")[0] for name, _ in listing.left_out}
+    empty = [name for name in listing.classes if name not in filled]
+    if empty:
+        raise UserError(
+            f"{path} has class folders without a file: {', '.join(empty[:10])}{' ...' if len(empty) > 10 else ''}. "
+            "Put images into them, or remove them if they are no classes."
+        )
+    return listing
+
+
+def _tree(root: pathlib.Path) -> Listing:
+    entries, left_out, classes = [], [], []
+    for item in sorted(root.iterdir()):
+        if _ignored((item.name,)):
+            continue
+        if not item.is_dir():
+            raise UserError(f"{item} lies beside the class folders of {root}. Expected: CLASS/IMAGE, one folder a class; move it away.")
+        label = _text(item.name)
+        classes.append(label)
+        for folder, inner, files in os.walk(item):
+            inner[:] = sorted(name for name in inner if not _ignored((name,)))
+            for file in sorted(files):
+                if _ignored((file,)):
+                    continue
+                full = os.path.join(folder, file)
+                name = _text(os.path.relpath(full, root).replace(os.sep, "/"))
+                if os.path.isfile(full):  # follows links: these are the user's own
+                    entries.append(Entry(name, label, full, 0, os.path.getsize(full)))
+                else:
+                    left_out.append((name, "a broken link or no regular file"))
+    return Listing(entries, left_out, sorted(classes))
+
+
+def _tar_of_folders(path: pathlib.Path, progress: Progress) -> Listing:
+    found = list(members(path, progress))
+    files = [member for member in found if not member.folder]
+    tops = {member.parts[0] for member in found}
+    # One folder around all: 'train/cat/1.jpg'. A tar of one class alone ('cat/1.jpg') has its files one level higher.
+    common = 1 if len(tops) == 1 and files and all(len(member.parts) >= 3 for member in files) else 0
+    entries, left_out = [], []
+    classes = {member.parts[common] for member in found if member.folder and len(member.parts) > common}
+    for member in files:
+        parts = member.parts[common:]
+        if len(parts) < 2:
+            raise UserError(f"{path} holds {member.name} beside its class folders. Expected: CLASS/IMAGE, one folder a class.")
+        classes.add(parts[0])
+        if member.refused:
+            left_out.append(("/".join(parts), member.refused))
+        else:
+            entries.append(Entry("/".join(parts), parts[0], str(path), member.offset, member.size))
+    return Listing(entries, left_out, sorted(classes))
+
+
+def _safe_parts(name: str, what: str) -> tuple[str, ...]:
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise UserError(f"{what} holds the name {name!r}, which leads out of its folder. Nothing was read from it: do not trust it.")
+    return tuple(_text(part) for part in name.split("/") if part not in ("", "."))
+
+
+def _ignored(parts: tuple[str, ...]) -> bool:
+    return any(part.startswith(".") or part.lower() in IGNORED for part in parts)
+
+
+def _text(name: str) -> str:
+    """Bytes of a file name that are no UTF-8 come as surrogates, which no tfds text holds."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _refused(info: tarfile.TarInfo) -> str | None:
+    if info.isdir():
+        return None
+    if info.issym() or info.islnk():
+        return "a link inside an archive"
+    if not info.isreg() or info.issparse():
+        return "no plain file"
+    return None
+
+
+def _check_end(file: IO[bytes], offset: int, what: str) -> None:
+    """tarfile takes a damaged header, or a cut between two members, for the end; a whole archive ends in a block of zeros."""
+    file.seek(offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it ends early or is damaged at byte {offset:,}")
+
+
+def _tar_remedy(file: IO[bytes]) -> str:
+    file.seek(0)
+    start = file.read(6)
+    if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zXZ\0":
+        return "It is compressed: unpack it with gunzip, bunzip2 or unxz first."
+    return "If it was downloaded, compare its size with the source's and download it again."

@@ -1,0 +1,99 @@
+"""Where a view looks: which box of an image it shows, and whether mirrored. Geometry only; decode.py makes the pixels.
+
+An augmentation is a function (view, draws, its settings) -> view; a training view is the list of them in the config. All
+randomness comes from `draws`, which is keyed on (seed, epoch, example id, view number).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from imagenet_jax.data.order import Draws
+from imagenet_jax.errors import UserError, unknown
+
+
+class View(NamedTuple):
+    """A box in pixels of the image, to be resized to the model's square; parts outside the image are black."""
+
+    height: int  # of the image
+    width: int
+    size: int  # side of the square that the model sees
+    y: int
+    x: int
+    box_height: int
+    box_width: int
+    flip: bool = False
+
+
+def central(height: int, width: int, size: int, crop_ratio: float) -> View:
+    """The evaluation view: the central square whose side is `crop_ratio` of the short side.
+
+    The same pixels as torchvision's Resize(size / crop_ratio) and CenterCrop(size), in one resize instead of a resize and a cut.
+    """
+    side = max(1, round(crop_ratio * min(height, width)))
+    return View(height, width, size, (height - side + 1) // 2, (width - side + 1) // 2, side, side)
+
+
+def random_resized_crop(
+    view: View, draws: Draws, *, area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> View:
+    """A box of random size and shape anywhere in the image (Szegedy et al. 2015, section 6; torchvision's RandomResizedCrop).
+
+    Ten tries at an area in `area` (share of the image) and an aspect ratio (width / height) log-uniform in `ratio`; failing
+    all, the largest centred box whose ratio lies in `ratio`.
+    """
+    height, width = view.height, view.width
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        pixels = height * width * draws.uniform(*area)
+        aspect = math.exp(draws.uniform(low, high))
+        w, h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return view._replace(y=draws.integer(0, height - h), x=draws.integer(0, width - w), box_height=h, box_width=w)
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return view._replace(y=(height - h) // 2, x=(width - w) // 2, box_height=h, box_width=w)
+
+
+def pad_crop(view: View, draws: Draws, *, padding: int = 4) -> View:
+    """Shift the box by up to `padding` pixels of the model's square each way; black comes in at the edge.
+
+    For a view of the whole image this is the CIFAR augmentation (He et al. 2015, section 4.2): pad by 4, cut at random.
+    """
+    dy, dx = draws.integer(-padding, padding), draws.integer(-padding, padding)
+    return view._replace(y=view.y + round(dy * view.box_height / view.size), x=view.x + round(dx * view.box_width / view.size))
+
+
+def flip(view: View, draws: Draws, *, probability: float = 0.5) -> View:
+    """Mirror left and right with `probability`."""
+    return view._replace(flip=view.flip ^ (draws.uniform() < probability))
+
+
+AUGMENTATIONS: dict[str, Callable[..., View]] = {
+    "random_resized_crop": random_resized_crop,
+    "pad_crop": pad_crop,
+    "flip": flip,
+}
+
+
+def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Callable[[View, Draws], View]:
+    """The config's list of (name, settings) as one function. Raises UserError for an unknown name or setting."""
+    steps = []
+    for name, settings in augment:
+        if name not in AUGMENTATIONS:
+            raise unknown("augmentation", name, AUGMENTATIONS)
+        function = AUGMENTATIONS[name]
+        allowed = function.__kwdefaults__ or {}
+        for key in settings:
+            if key not in allowed:
+                raise unknown(f"setting of augmentation {name!r}", key, allowed)
+        steps.append((function, {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}))
+    if any(name == "random_resized_crop" for name, _ in augment[1:]):
+        raise UserError("random_resized_crop chooses the box anew, so it must stand first in config.augment.")
+
+    def apply(view: View, draws: Draws) -> View:
+        for function, settings in steps:
+            view = function(view, draws, **settings)
+        return view
+
+    return apply

@@ -1,0 +1,69 @@
+"""imagenet2012 5.1.0 from the official tars: what they hold, and the builder. Same features and labels as the tfds catalogue's.
+
+Where it differs from the catalogue's builder: either tar alone works, a validation label goes by the number in the file name and not
+by the file's position, and files that need rewriting are found by content.
+"""
+
+import pathlib
+import re
+
+import tensorflow_datasets as tfds
+
+from imagenet_jax.data import classes
+from imagenet_jax.data.archives import Entry, Listing, Progress, members
+from imagenet_jax.data.builders.base import ImagesBuilder
+from imagenet_jax.errors import UserError
+
+TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
+OFFICIAL = {"train": 1_281_167, "validation": 50_000}  # images
+
+
+class Imagenet2012(ImagesBuilder, skip_registration=True):
+    """ILSVRC 2012, written by imagenet_jax from the official tar files."""
+
+    name = "imagenet2012"
+    VERSION = tfds.core.Version("5.1.0")
+    ONLY_JPEG = True
+    HOMEPAGE = "https://image-net.org/"
+
+
+def train_listing(path: pathlib.Path, progress: Progress) -> Listing:
+    """The images in a tar of one tar a class, nXXXXXXXX.tar."""
+    known = {f"{wnid}.tar": wnid for wnid in classes.wnids()}
+    entries: list[Entry] = []
+    left_out: list[tuple[str, str]] = []
+    for inner in members(path, progress):
+        if inner.folder:
+            continue
+        wnid = known.get(inner.parts[-1])
+        if wnid is None or inner.refused:
+            raise UserError(
+                f"{path} holds {inner.name!r}, but should hold one nXXXXXXXX.tar for each of the 1000 classes of ILSVRC 2012. "
+                "Is it the file from image-net.org? A tar of class folders is prepared with: prepare folder --train=FILE."
+            )
+        for image in members(path, inside=inner):
+            if image.refused:
+                left_out.append((image.parts[-1], image.refused))
+            elif not image.folder:
+                entries.append(Entry(image.parts[-1], wnid, str(path), image.offset, image.size))
+    return Listing(entries, left_out, sorted({entry.label for entry in entries}))
+
+
+def validation_listing(path: pathlib.Path, progress: Progress) -> Listing:
+    """The images in the flat validation tar, or in any tar of files with the official names."""
+    labels = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()  # of 1, 2, ... 50,000
+    entries: list[Entry] = []
+    left_out: list[tuple[str, str]] = []
+    for image in members(path, progress):
+        name = image.parts[-1]
+        match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", name)
+        number = int(match[1]) if match else 0
+        if image.folder:
+            continue
+        if image.refused:
+            left_out.append((name, image.refused))
+        elif not 1 <= number <= len(labels):
+            left_out.append((name, "label unknown: the name is not ILSVRC2012_val_NNNNNNNN.JPEG with a number up to 50000"))
+        else:
+            entries.append(Entry(name, labels[number - 1], str(path), image.offset, image.size))
+    return Listing(entries, left_out, sorted({entry.label for entry in entries}))

@@ -1,0 +1,244 @@
+"""Count every image of a split exactly once: loss, top-1, top-5, per-class scores, confusion matrix, sample predictions.
+
+The last batch is padded and the padding masked; the number of images counted is checked against the data set's. Used by
+train.py at the end and during a run, and as a command on a finished or running one.
+"""
+
+import dataclasses
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+from tqdm import tqdm
+
+from imagenet_jax import cli, infer, loop, runtime, sharding
+from imagenet_jax import step as steps
+from imagenet_jax.data import decode, loader, locate, order
+from imagenet_jax.data.augment import central
+from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.errors import RunError, UserError
+from imagenet_jax.logs import write_json
+from imagenet_jax.metrics import confusion
+
+SAMPLES = 40
+THUMBNAIL = 128  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Exact counts of one set of weights on one split."""
+
+    images: int
+    loss: float
+    top1: float
+    top5: float
+    confusion: np.ndarray  # int64 (classes, classes), rows true
+
+
+class Evaluator:
+    """The jitted evaluation of one model on one split; `count` may be called with ever new weights."""
+
+    def __init__(
+        self,
+        model: Any,
+        source: Source,
+        pixels: loader.Pixels,
+        mesh: Mesh,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        batch_size: int,
+        threads: int = 0,
+        prefetch: int = 4,
+    ):
+        self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
+        self._threads, self._prefetch = threads, prefetch
+        place, split = sharding.replicated(mesh), sharding.batched(mesh)
+        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes))
+        self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
+        self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
+        predict = steps.make_predict_step(model, mean=mean, std=std)
+        self._predict = jax.jit(predict, in_shardings=(place, split), out_shardings=place)
+
+    def count(
+        self, weights: dict[str, Any], *, stopping: Callable[[], bool] = lambda: False, progress: bool = False
+    ) -> dict[str, Counts] | None:
+        """Counts of each set of weights over all images, which are decoded once; None where `stopping` says so before the end.
+
+        Raises RunError where the number of images counted is not the data set's.
+        """
+        rows = loader.Rows(*sharding.rows_of_process(self.batch_size))
+        host = loader.eval_batches(
+            self.source,
+            self.pixels,
+            batch_size=self.batch_size,
+            rows=rows,
+            threads=self._threads,
+            prefetch=self._prefetch,
+        )
+        total = -(-len(self.source) // self.batch_size)
+        bar = tqdm(total=total, desc="evaluate", unit="batch", leave=False, disable=not (progress and sys.stderr.isatty()))
+        sums = {name: self._zero() for name in weights}
+        losses: dict[str, list[jax.Array]] = {name: [] for name in weights}
+        keep = ("image", "label", "mask")
+        try:
+            for batch in loop.ahead(host, lambda b: sharding.put_batch(self.mesh, {k: b[k] for k in keep})):
+                for name, variables in weights.items():
+                    sums[name], loss = self._step(variables, sums[name], batch)
+                    losses[name].append(loss)
+                    if len(losses[name]) > loop.IN_FLIGHT:
+                        jax.block_until_ready(losses[name][-1 - loop.IN_FLIGHT])
+                bar.update()
+                if stopping():
+                    return None
+        finally:
+            bar.close()
+            host.close()
+        return {name: self._ratios(jax.device_get(sums[name]), losses[name]) for name in weights}
+
+    def _ratios(self, sums: dict[str, np.ndarray], losses: list[jax.Array]) -> Counts:
+        images = int(sums["images"])
+        if images != len(self.source):
+            raise RunError(f"{images:,} images were counted, the split has {len(self.source):,}: this is a fault of imagenet_jax.")
+        return Counts(
+            images=images,
+            loss=float(np.sum(np.asarray(jax.device_get(losses), np.float64)) / images),
+            top1=int(sums["top1"]) / images,
+            top5=int(sums["top5"]) / images,
+            confusion=np.asarray(sums["confusion"], np.int64),
+        )
+
+    def samples(self, weights: dict[str, Any], folder: pathlib.Path) -> list[dict[str, Any]]:
+        """Predictions on a fixed random choice of images, with thumbnails written into `folder`."""
+        count = min(SAMPLES, len(self.source))
+        ids = np.sort(order.permute(np.arange(count), len(self.source), order.hash64(0)))
+        size = -(-count // self.mesh.size) * self.mesh.size
+        images = np.zeros((size, self.pixels.image_size, self.pixels.image_size, 3), np.uint8)
+        records = [self.source.read(int(i)) for i in ids]
+        folder.mkdir(parents=True, exist_ok=True)
+        for record, index, slot in zip(records, ids, images, strict=False):
+            engine, crop = self.pixels.engine, self.pixels.crop_ratio
+            decode.render(
+                record.image,
+                lambda h, w: central(h, w, self.pixels.image_size, crop),
+                engine,
+                self.pixels.antialias,
+                slot,
+            )
+            small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+            decode.render(record.image, lambda h, w: central(h, w, THUMBNAIL, crop), engine, True, small)
+            Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
+        on_device = sharding.put_batch(self.mesh, {"image": images})["image"]
+        shown = {name: np.asarray(jax.device_get(self._predict(v, on_device))) for name, v in weights.items()}
+        return [
+            {
+                "thumbnail": f"{folder.name}/{index:08d}.jpg",
+                "file_name": record.name,
+                "label": record.label,
+                "label_name": self.source.classes[record.label],
+                **{name: self._top(p[i]) for name, p in shown.items()},
+            }
+            for i, (record, index) in enumerate(zip(records, ids, strict=True))
+        ]
+
+    def _top(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
+        best = np.argsort(-probabilities, kind="stable")[:5]
+        names = self.source.classes
+        return [{"index": int(i), "name": names[i], "probability": float(probabilities[i])} for i in best]
+
+
+def write(
+    workdir: pathlib.Path,
+    evaluator: Evaluator,
+    weights: dict[str, Any],
+    counts: dict[str, Counts],
+    run: dict[str, Any],
+    step: int,
+) -> dict[str, Any]:
+    """Write workdir/eval/<dataset>-<split>.json with its .npz and thumbnails; returns the JSON's content."""
+    source = evaluator.source
+    path = result_path(workdir, source.dataset, source.split)
+    result: dict[str, Any] = {
+        "dataset": source.dataset,
+        "version": source.version,
+        "split": source.split,
+        "fingerprint": source.fingerprint,
+        "step": step,
+        "images": len(source),
+        "preprocessing": run["preprocessing"],
+        "decoder": run["preprocessing"]["decoder"],
+        "versions": runtime.versions(),
+        "devices": runtime.devices(),
+        "classes": list(source.classes),
+    }
+    for name in ("raw", "ema"):
+        c = counts.get(name)
+        result[name] = c and {
+            "loss": c.loss, "top1": c.top1, "top5": c.top5, **confusion.scores(c.confusion, source.classes)
+        }  # fmt: skip
+    if runtime.is_main_process():
+        result["samples"] = evaluator.samples(weights, path.with_suffix(""))
+        np.savez_compressed(path.with_suffix(".npz"), **{f"confusion_{n}": c.confusion for n, c in counts.items()})
+        write_json(path, result)
+    return result
+
+
+def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path:
+    """workdir/eval/<dataset>-<split>.json, with what a file name should not hold replaced by '_'."""
+    return workdir / "eval" / (re.sub(r"[^\w-]+", "_", f"{dataset}-{split}") + ".json")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The lines that a person wants to see."""
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images, step {result['step']:,}"]
+    for name in ("raw", "ema"):
+        if r := result[name]:
+            macro = r["macro"]
+            lines.append(
+                f"  {name}  top-1 {r['top1']:.2%}  top-5 {r['top5']:.2%}  loss {r['loss']:.4f}  macro precision "
+                f"{macro['precision']:.2%}  recall {macro['recall']:.2%}  F1 {macro['f1']:.2%}"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    """The command: evaluate the newest checkpoint of a run."""
+    parser = cli.parser("evaluate", "Count every image of a split once with a run's newest checkpoint; writes WORKDIR/eval/.")
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
+    parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split")
+    parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
+    parser.add_argument("--batch_size", type=int, help="images at a time; changes no result; default: the run's")
+    flags = parser.parse_args(argv)
+
+    runtime.setup()
+    mesh = sharding.make_mesh()
+    loaded = infer.load_run(flags.workdir, mesh)
+    config, data = loaded.record["config"], loaded.record["dataset"]
+    recorded = pathlib.Path(loaded.record["data_dir"])
+    data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
+    source = open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+    if source.classes != loaded.classes:
+        raise UserError(f"The classes of {source.dataset} are not those that {flags.workdir} was trained on.")
+    batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
+    if batch_size < 1:
+        raise UserError(f"--batch_size={batch_size} must be at least 1.")
+    evaluator = Evaluator(
+        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std,
+        batch_size=-(-batch_size // mesh.size) * mesh.size,
+    )  # fmt: skip
+    counts = evaluator.count(loaded.weights, progress=True)
+    assert counts is not None  # nothing can stop it
+    result = write(flags.workdir, evaluator, loaded.weights, counts, loaded.record, loaded.step)
+    print(summary(result))
+    print(f"Written: {result_path(flags.workdir, source.dataset, source.split)}")
+    return cli.FINISHED
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,107 @@
+"""What a run writes while it goes: metrics.jsonl, one record a line, the same numbers for TensorBoard, and the terminal.
+
+metrics.jsonl is the source. On a resume it is cut back to the restored step and TensorBoard's files are written anew from it, so
+that neither ever shows a step twice.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Journal:
+    """Appends records to workdir/metrics.jsonl and workdir/tensorboard, starting from those up to `step`."""
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        self._path = workdir / "metrics.jsonl"
+        self.records = [r for r in read(self._path) if r["step"] <= step]
+        draft = self._path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        os.replace(draft, self._path)
+        self._file = self._path.open("a")
+        shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+        for record in self.records:
+            self._plot(record)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record: {"kind", "step", "time", numbers ...}. On disk when this returns."""
+        self.records.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._plot(record)
+
+    def has(self, kind: str, step: int) -> bool:
+        """Whether there is a record of that kind at that step."""
+        return any(r["kind"] == kind and r["step"] == step for r in self.records)
+
+    def _plot(self, record: dict[str, Any]) -> None:
+        prefix = "/".join(str(record[k]) for k in ("kind", "split", "weights") if k in record)
+        for key, value in record.items():
+            if key not in ("step", "time") and isinstance(value, int | float):
+                self._tensorboard.add_scalar(f"{prefix}/{key}", value, record["step"], record["time"])
+
+
+class Console:
+    """What is seen in the terminal: a bar where it is one, and one line a log interval everywhere."""
+
+    def __init__(self, start: int, stop: int, total: int):
+        self._bar = tqdm(
+            total=stop, initial=start, unit="step", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(),
+            desc=f"of {total}" if stop < total else None,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Console":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+    def tick(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line that a crash cut short is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Write indented JSON so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(draft, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """The content of a JSON file, or None where there is none or it is not valid."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

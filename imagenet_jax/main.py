@@ -1,0 +1,41 @@
+"""Train: python -m imagenet_jax.main --config=configs/resnet50.py --workdir=runs/r50 [--config.batch_size=512 ...]"""
+
+import pathlib
+
+from imagenet_jax import cli, config, runtime, train
+from imagenet_jax.data.locate import data_dir
+from imagenet_jax.errors import UserError
+
+DESCRIPTION = """Train an image classifier. Running the same command again goes on where it stopped.
+
+Any key of the config can be set: --config.batch_size=512 --config.model.name=resnet18
+--dry_run prints all of them. Exit codes: 0 finished, 1 the run failed, 2 the user's mistake,
+130 SIGINT and 143 SIGTERM, both after saving."""
+
+
+def main(argv: list[str]) -> int:
+    """Parse the flags and call train.train."""
+    parser = cli.parser("main", DESCRIPTION)
+    parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or the name of one in configs/")
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run; made if it is absent")
+    parser.add_argument("--data_dir", help="prepared data sets; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    parser.add_argument("--stop_after", type=int, metavar="STEP", help="save and stop at this step; changes no schedule")
+    parser.add_argument("--dry_run", action="store_true", help="print shapes, steps, memory and the config, then stop")
+    flags, overrides = parser.parse_known_args(argv)
+    strange = [flag for flag in overrides if not flag.startswith("--config.")]
+    if strange:
+        parser.error(f"unknown arguments: {' '.join(strange)}")
+    if flags.stop_after is not None and flags.stop_after < 1:
+        raise UserError(f"--stop_after={flags.stop_after} must be at least 1.")
+    if flags.workdir.exists() and not flags.workdir.is_dir():
+        raise UserError(f"--workdir={flags.workdir} is a file. Name a directory.")
+
+    runtime.setup()
+    file = config.find(flags.config)
+    chosen = config.load(flags.config, overrides)
+    print(f"Config {file} (sha256 {config.sha256(file)[:12]}), run in {flags.workdir}\n", flush=True)
+    return train.train(chosen, flags.workdir, data_dir=data_dir(flags.data_dir), stop_after=flags.stop_after, dry_run=flags.dry_run)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""What is counted: sums on the device, ratios on the host."""

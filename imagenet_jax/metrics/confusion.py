@@ -1,0 +1,45 @@
+"""The confusion matrix, counted on the device, and what follows from it, on the host."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def device_confusion(predicted: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:
+    """int32 (classes, classes), rows true, columns predicted, of the examples whose `mask` is True."""
+    return jnp.zeros((num_classes, num_classes), jnp.int32).at[labels, predicted].add(mask.astype(jnp.int32))
+
+
+def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """{"macro": {...}, "per_class": [{index, name, images, precision, recall, f1}]} from an int (classes, classes) matrix.
+
+    A ratio without a denominator is 0 (scikit-learn's zero_division=0). Macro averages run over the classes that occur as label
+    or prediction, scikit-learn's default set of labels, so that absent classes of a partial data set do not count.
+    """
+    hits = np.diag(confusion).astype(np.float64)
+    true, predicted = confusion.sum(1), confusion.sum(0)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(true, 1)
+    f1 = 2 * hits / np.maximum(true + predicted, 1)
+    seen = (true + predicted) > 0
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[seen].mean()) if seen.any() else 0.0
+
+    return {
+        "macro": {"precision": mean(precision), "recall": mean(recall), "f1": mean(f1)},
+        "per_class": [
+            {
+                "index": i,
+                "name": name,
+                "images": int(true[i]),
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+            }
+            for i, name in enumerate(names)
+        ],
+    }

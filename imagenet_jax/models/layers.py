@@ -1,0 +1,166 @@
+"""The layers that all families share, and `Classifier`, the interface that every model has.
+
+Everything is NHWC. Paddings are explicit and symmetric, as in torch: XLA's "SAME" pads a stride-2 convolution of an
+even size on one side more than on the other, and imported weights would see images shifted by a pixel. Parameters have
+`param_dtype`, activations `dtype`; statistics, pooled features and logits are never narrower than float32.
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagenet_jax.errors import UserError
+
+Dtype = Any
+
+# torchvision's kaiming_normal_(mode="fan_out", nonlinearity="relu"): He et al. 2015 (arXiv 1502.01852), equation 14.
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# torch's default for nn.Linear: uniform within +-1/sqrt(fan_in), whose variance is 1/(3 fan_in).
+linear_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Classifier(nn.Module):
+    """What every model takes and gives. A family fills in `forward`.
+
+    images: (n, height, width, channels), any float dtype, already normalised; any size and channel count.
+    num_classes: width of the logits. native_size: side in pixels of the images it was designed for.
+    dtype, param_dtype: of activations and of parameters. bn_group: see `BatchNorm`.
+    """
+
+    num_classes: int = 1000
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    bn_group: int = 0
+    native_size: int = 224
+
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Logits (n, num_classes), float32 or wider. With `train`, the collection "batch_stats" must be mutable."""
+        return self.forward(images, train, head=True)["logits"]
+
+    def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """The last map at each stride, "stride4" (n, height/4, width/4, c) and so on, and "pooled" (n, d), float32."""
+        return self.forward(images, train, head=False)
+
+    def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
+        """The features, and with `head` also "logits"."""
+        raise NotImplementedError
+
+    @property
+    def wide(self) -> Dtype:
+        """The dtype of pooled features and logits."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) with torch's conventions, over groups of consecutive examples.
+
+    group: how many consecutive examples share statistics; 0 = the whole batch, over all devices. The result depends on
+    this number only, never on the device count. Where it divides the examples of a device, statistics need no
+    communication; with 0, every layer costs an all-reduce forward and another backward.
+    x: (n, ..., channels); the result has x's shape and `dtype`. Parameters scale, bias; batch_stats mean, var.
+    Statistics are float32 or wider. Raises UserError where `group` does not divide n, or one value alone is normalised.
+    """
+
+    group: int = 0
+    momentum: float = 0.9  # new = 0.9 old + 0.1 batch; torch calls this momentum 0.1
+    epsilon: float = 1e-5
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    train: bool = False  # normalise with the batch's statistics and update the running ones; else use the running ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        stats_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
+        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), stats_dtype)
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,), stats_dtype)
+
+        # All arithmetic is relative to the running mean. Training then needs one pass over x for both sums, and yet
+        # E[x^2] - E[x]^2 does not cancel, since E[x] is small. It stays inside XLA's fusions: nothing wide is stored.
+        centred = x.astype(jnp.promote_types(self.dtype, stats_dtype)) - _channels_last(mean.value, x.ndim)
+        if self.train:
+            group = self._group(x)
+            centred = centred.reshape(-1, group, *x.shape[1:])
+            axes = tuple(range(1, x.ndim))
+            shift = jnp.mean(centred, axes)  # (groups, channels), as is variance
+            variance = jnp.maximum(jnp.mean(jnp.square(centred), axes) - jnp.square(shift), 0)
+            if not self.is_initializing():
+                count = group * math.prod(x.shape[1:-1])
+                # torch keeps the unbiased variance in running_var but normalises with the biased one.
+                unbiased = jnp.mean(variance, 0) * (count / (count - 1))
+                mean.value += (1 - self.momentum) * jnp.mean(shift, 0).astype(stats_dtype)
+                var.value = self.momentum * var.value + (1 - self.momentum) * unbiased.astype(stats_dtype)
+            shift, variance = _grouped(shift, centred.ndim), _grouped(variance, centred.ndim)
+        else:
+            shift, variance = 0, _channels_last(var.value, x.ndim)
+        slope = jax.lax.rsqrt(variance + self.epsilon) * _channels_last(scale, centred.ndim)
+        y = centred * slope + (_channels_last(bias, centred.ndim) - shift * slope)
+        return y.astype(self.dtype).reshape(x.shape)
+
+    def _group(self, x: jax.Array) -> int:
+        n = x.shape[0]
+        group = self.group or n
+        if n % group:
+            raise UserError(
+                f"bn_group={group} does not divide the batch of {n} ({n} = {n // group} x {group} + {n % group}). "
+                "Use a BN group that divides the batch size, or 0 for the whole batch."
+            )
+        if group * math.prod(x.shape[1:-1]) == 1:
+            raise UserError(
+                f"Batch normalisation over a single value has no variance: bn_group={self.group} with maps of shape "
+                f"{x.shape[1:]}. Use a larger BN group (or batch), or larger images."
+            )
+        return group
+
+
+def conv(features: int, kernel: int, stride: int = 1, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
+    """A square convolution without bias, padded by kernel // 2 on all sides, as torchvision's."""
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=((kernel // 2, kernel // 2),) * 2,
+        use_bias=False,
+        kernel_init=conv_init,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        name=name,
+    )
+
+
+def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
+    """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in)."""
+
+    def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+    return nn.Dense(
+        features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name
+    )
+
+
+def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """The maximum over kernel x kernel windows of (n, h, w, c), padded by (before, after) pixels on both axes."""
+    paddings = ((0, 0), padding, padding, (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), paddings)
+
+
+def global_pool(x: jax.Array, dtype: Dtype) -> jax.Array:
+    """The mean over height and width of (n, h, w, c), summed and returned in `dtype`."""
+    return jnp.mean(x, (1, 2), dtype=dtype)
+
+
+def _channels_last(vector: jax.Array, ndim: int) -> jax.Array:
+    """(channels,) to (1, ..., 1, channels): ranks are never promoted silently here."""
+    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+
+
+def _grouped(matrix: jax.Array, ndim: int) -> jax.Array:
+    """(groups, channels) to (groups, 1, ..., 1, channels)."""
+    return matrix.reshape(matrix.shape[:1] + (1,) * (ndim - 2) + matrix.shape[1:])

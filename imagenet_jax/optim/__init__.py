@@ -1,0 +1,1 @@
+"""Optimizers, learning rates, weight-decay masks and moving averages."""

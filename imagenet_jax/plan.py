@@ -1,0 +1,27 @@
+"""How many steps a run has, and what happens at which."""
+
+from typing import Any
+
+
+class Plan:
+    """Step counts of a run of config `c` over `examples` training examples."""
+
+    def __init__(self, c: dict[str, Any], examples: int):
+        self.batch_size, self.bn_group = c["batch_size"], c["bn_group"]
+        self.per_epoch = examples / c["batch_size"]
+        self.total = max(1, round(c["epochs"] * self.per_epoch))
+        self.warmup = round(c["warmup_epochs"] * self.per_epoch)
+        every = c["eval_interval_epochs"] * self.per_epoch
+        between = range(1, int(self.total / every) + 1) if every else ()
+        self.eval_steps = frozenset(round(k * every) for k in between) - {
+            0,
+            self.total,
+        }  # the last one comes after the loop
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training split after `step` steps."""
+        return step / self.per_epoch
+
+    def multiple(self, devices: int) -> int:
+        """What a smaller batch size must be a multiple of."""
+        return max(devices, self.bn_group)

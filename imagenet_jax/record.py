@@ -1,0 +1,175 @@
+"""What a run is, as config.json in its workdir: made at the start, frozen, held against every rerun, read by all others."""
+
+import datetime
+import json
+import pathlib
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from imagenet_jax import config as configs
+from imagenet_jax import logs, loop, models, runtime, sharding, tree
+from imagenet_jax.data import decode
+from imagenet_jax.data.loader import Pixels
+from imagenet_jax.data.sources import Source
+from imagenet_jax.errors import UserError
+from imagenet_jax.plan import Plan
+
+FORMAT = 1
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+    """A run's config.json. Raises UserError where `workdir` is no run."""
+    path = workdir / "config.json"
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{workdir} is no run: it has no config.json. Train into it: main --workdir={workdir}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path} has format {record.get('format')}, this version reads {FORMAT}.")
+    return record
+
+
+def recorded_pixels(record: dict[str, Any]) -> Pixels:
+    """How the run turned images into squares. Raises UserError where the engine here has another version."""
+    shown = record["preprocessing"]
+    wanted = shown["decoder"]
+    engine = decode.engine(wanted["name"])
+    if engine.version != wanted["version"]:
+        raise UserError(
+            f"The run decodes images with {wanted['name']} {wanted['version']}, here is {engine.version}: their pixels differ. "
+            f"Install that version, or start a new run."
+        )
+    return Pixels(engine, shown["image_size"], shown["crop_ratio"], shown["antialias"])
+
+
+def describe(
+    c: dict[str, Any],
+    model: Any,
+    abstract: Any,
+    train_data: Source,
+    eval_data: Source,
+    pixels: Pixels,
+    plan: Plan,
+    data_dir: pathlib.Path,
+) -> dict[str, Any]:
+    """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from."""
+    cost = models.cost(model, c["image_size"])
+    return {
+        "format": FORMAT,
+        "config": c,
+        "dataset": {
+            "name": train_data.dataset,
+            "version": train_data.version,
+            "train_split": train_data.split,
+            "train_images": len(train_data),
+            "eval_split": eval_data.split,
+            "eval_images": len(eval_data),
+            "fingerprint": {"train": train_data.fingerprint, "eval": eval_data.fingerprint},
+            "classes": list(train_data.classes),
+        },
+        "preprocessing": {
+            "image_size": c["image_size"],
+            "crop_ratio": c["crop_ratio"],
+            "antialias": c["antialias"],
+            "mean": c["mean"],
+            "std": c["std"],
+            "decoder": {"name": pixels.engine.name, "version": pixels.engine.version},
+        },
+        "model": {
+            "name": c["model"]["name"],
+            "parameters": tree.count(abstract.params),
+            "flops_per_image": 2 * cost.multiply_adds,
+        },
+        "steps": {"total": plan.total, "per_epoch": plan.per_epoch, "warmup": plan.warmup},
+        "data_dir": str(data_dir.absolute()),
+        "versions": runtime.versions(),
+        "git_commit": runtime.git_commit(),
+        "devices": runtime.devices(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def freeze(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Write config.json, or hold `record` against the one that is there.
+
+    What may differ is logged. Raises UserError, naming the keys, for a config, data or decoder that is not the run's own.
+    """
+    if not (workdir / "config.json").exists():
+        if (workdir / "checkpoints").is_dir():
+            raise UserError(f"{workdir} has checkpoints but no config.json, so it is not known what they belong to.")
+        if runtime.is_main_process():
+            logs.write_json(workdir / "config.json", record)
+        return
+    frozen = read(workdir)
+    changed = configs.differences(frozen["config"], record["config"])
+    refused = {k: v for k, v in changed.items() if k not in configs.FREE_ON_RESUME}
+    if refused:
+        listed = "; ".join(f"{k} is {old!r}, now {new!r}" for k, (old, new) in refused.items())
+        raise UserError(f"{workdir} belongs to another config: {listed}. Use another --workdir, or give the same values.")
+    recorded_pixels(frozen)
+    for key in ("name", "version", "fingerprint"):
+        if frozen["dataset"][key] != record["dataset"][key]:
+            raise UserError(
+                f"The data set has changed since {workdir} began: {key} was {frozen['dataset'][key]}, "
+                f"now {record['dataset'][key]}. Restore it, or use another --workdir."
+            )
+    for key, (old, new) in changed.items():
+        print(f"Changed since the run began, as is allowed: {key} {old!r} -> {new!r}.")
+    for key, (old, new) in configs.differences(frozen["versions"], record["versions"]).items():
+        print(f"Changed since the run began: {key} {old} -> {new}; results may differ in the last bits.")
+
+
+def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
+    """What a person checks before leaving a run alone."""
+    c = record["config"]
+    data, model, decoder = record["dataset"], record["model"], record["preprocessing"]["decoder"]
+    total, per_epoch = record["steps"]["total"], record["steps"]["per_epoch"]
+    devices = record["devices"]
+    rows = {
+        "devices": f"{mesh.size} x {devices['kind']} ({devices['platform']}), {devices['processes']} process(es)",
+        "model": f"{model['name']}, {model['parameters']:,} parameters, {model['flops_per_image'] / 1e9:.2f} GFLOP an image "
+        f"forward, {c['model']['dtype']}",
+        "data": f"{data['name']} {data['version']}: {data['train_images']:,} {data['train_split']}, {data['eval_images']:,} "
+        f"{data['eval_split']}, {len(data['classes']):,} classes",
+        "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
+        f"{'' if c['antialias'] else 'not '}antialiased",
+        "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
+        "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
+        f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
+        "batch norm": f"groups of {c['bn_group'] or c['batch_size']}",
+    }
+    lines = [f"{name:14s} {value}" for name, value in rows.items()]
+    return "\n".join(lines + ["", "config", *(f"  {line}" for line in flat(c))]) + "\n"
+
+
+def flat(c: dict[str, Any], prefix: str = "") -> list[str]:
+    """A nested config as lines "model.name = 'resnet50'"."""
+    lines = []
+    for key, value in sorted(c.items()):
+        if isinstance(value, dict) and value:
+            lines += flat(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key} = {value!r}")
+    return lines
+
+
+def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str:
+    """Shapes and the compiler's own count of the memory of one training step, a device."""
+    size = c["image_size"]
+    split = sharding.batched(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((c["batch_size"], size, size, 3), "uint8", sharding=split),
+        "label": jax.ShapeDtypeStruct((c["batch_size"],), "int32", sharding=split),
+    }
+    with loop.out_of_memory_hint(c["batch_size"], max(mesh.size, c["bn_group"])):
+        used = train_step.lower(abstract, batch).compile().memory_analysis()
+    lines = [f"  {path:60s} {leaf.dtype!s:10s} {tuple(leaf.shape)}" for path, leaf in tree.paths(abstract.params)]
+    lines += [f"  {'batch ' + k:60s} {v.dtype!s:10s} {tuple(v.shape)}" for k, v in batch.items()]
+    if used is not None:
+        mib = {"arguments": used.argument_size_in_bytes, "temporaries": used.temp_size_in_bytes}
+        lines.append("memory a device: " + ", ".join(f"{n} {b / 2**20:,.0f} MiB" for n, b in mib.items()))
+    return "\n".join(["parameters", *lines, "Dry run: nothing was trained or written."])

@@ -1,0 +1,22 @@
+"""`python -m imagenet_jax.report runs/r50 [runs/other ...]`."""
+
+import pathlib
+
+from imagenet_jax import cli
+from imagenet_jax.report import write_report
+
+DESCRIPTION = """Write the report of a run: WORKDIR/report.html and its pictures in WORKDIR/report/.
+
+Several directories make a comparison: curves over one another, results side by side and the settings that
+differ. It is written into the first one, whose details follow. Only files of the runs are read."""
+
+
+def main(argv: list[str]) -> int | None:
+    """Write the report and print its path. A directory that is no run raises `UserError`."""
+    parser = cli.parser("report", DESCRIPTION)
+    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR", help="directory of a run")
+    print(write_report(parser.parse_args(argv).workdirs))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,181 @@
+"""Put one page together from the files of one or more runs and write it into the first run's directory.
+
+Class names, file names and settings come from outside: the template escapes everything, and links are relative and quoted.
+"""
+
+import importlib.resources
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.report import plots, tables
+from imagenet_jax.report.curves import Curve, draw_curves
+from imagenet_jax.report.read import Evaluation, Run, read_runs
+
+CELLS = 20  # classes up to which the confusion matrix is a table with its counts; above, a picture
+WORST_FIRST = 21  # classes from which the per-class table starts with the lowest F1
+CONFUSION_TITLE = "Confusion matrix"
+STEMS = ("loss", "train-loss", "eval-loss", "top1", "top5", "learning-rate", "throughput", "waiting", "confusion")
+
+
+def write_report(workdirs: Sequence[pathlib.Path]) -> pathlib.Path:
+    """Write `report.html` and `report/*.png` into the first of the run directories; returns the path of the page.
+
+    Several runs make a comparison, followed by the details of the first. Raises `UserError` where a directory is not
+    that of a run, or cannot be written to.
+    """
+    runs = read_runs(workdirs)
+    page = runs[0].path / "report.html"
+    try:
+        folder = runs[0].path / "report"
+        folder.mkdir(exist_ok=True)
+        for stem in STEMS:
+            for theme in plots.THEMES:  # of an earlier report, which may have had more to draw
+                folder.joinpath(f"{stem}-{theme.name}.png").unlink(missing_ok=True)
+        html = _template().render(_context(runs, folder))
+        new = page.with_name("report.html.new")
+        # A file name that is not valid UTF-8 arrives as lone surrogates, which only a character reference can carry.
+        new.write_bytes(html.encode("utf-8", "xmlcharrefreplace"))
+        os.replace(new, page)
+    except OSError as error:
+        raise UserError(f"The report cannot be written to {runs[0].path}: {error}.") from error
+    return page
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    formats = (tables.percent, tables.number, tables.count, tables.scaled, tables.duration, tables.shown)
+    environment.filters |= {f.__name__: f for f in formats}
+    environment.globals |= {"interval": tables.interval, "weight_names": tables.NAMES, "dash": tables.DASH}
+    return environment.from_string(importlib.resources.files(__package__).joinpath("template.html").read_text("utf-8"))
+
+
+def _context(runs: list[Run], folder: pathlib.Path) -> dict[str, Any]:
+    run = runs[0]
+    return {
+        "title": run.name if len(runs) == 1 else f"{len(runs)} runs compared",
+        "runs": [_summary(r) for r in runs],
+        "info": run.info,
+        "curves": draw_curves(runs, folder),
+        "comparison": _comparison(runs) if len(runs) > 1 else None,
+        "detail": _detail(run, folder),
+        "config": [(key, tables.shown(value)) for key, value in tables.flatten(run.info["config"]).items()],
+        "provenance": _provenance(run),
+    }
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    done, total = tables.steps_done(run), run.info["steps"]["total"]
+    return {
+        "name": run.name,
+        "info": run.info,
+        "results": tables.results(run),
+        "final": tables.final(run),
+        "done": done,
+        "total": total,
+        "finished": done >= total,
+        "wall_time": tables.wall_time(run),
+        "speed": tables.speed(run),
+        "device": tables.device(run),
+        "kind": tables.kind(run),
+        "notes": run.notes,
+    }
+
+
+def _detail(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
+    evaluation = tables.main_evaluation(run)
+    if evaluation is None:
+        return None
+    content, weights = evaluation.content, tables.shown_weights(evaluation)
+    worst_first = len(content["classes"]) >= WORST_FIRST
+    return {
+        "evaluation": content,
+        "weights": weights,
+        "file": evaluation.path.relative_to(run.path).as_posix(),
+        "confusion": _confusion(evaluation, weights, folder),
+        "classes": tables.class_rows(evaluation, weights, worst_first),
+        "worst_first": worst_first,
+        "macro": content[weights]["macro"],
+        "samples": tables.sample_cards(run, evaluation, weights),
+        "pixelated": run.info["preprocessing"]["image_size"] <= 64,
+    }
+
+
+def _confusion(evaluation: Evaluation, weights: str, folder: pathlib.Path) -> dict[str, Any] | None:
+    matrix, names = evaluation.confusion.get(weights), evaluation.content["classes"]
+    if matrix is None:
+        return None
+    total, right = int(matrix.sum()), int(matrix.trace())
+    pairs = tables.confused_pairs(matrix, names, 10 if len(names) <= CELLS else 20)
+    confusion = {"names": names, "pairs": pairs, "wrong": total - right, "total": total, "rows": None, "curve": None}
+    if len(names) <= CELLS:
+        largest = max((pair["count"] for pair in pairs), default=1)
+        confusion["rows"] = [
+            # Shades: a right count against its class, a wrong one against the largest wrong one.
+            [(int(n), n / max(row.sum(), 1) if i == j else (n / largest) ** 0.5, i == j) for j, n in enumerate(row)]
+            for i, row in enumerate(matrix)
+        ]
+    else:
+        picture = plots.save_confusion(matrix, names, folder, "confusion")
+        most = "; ".join(f"{p['true']} taken for {p['predicted']} {p['count']} times" for p in pairs[:3])
+        alt = f"{CONFUSION_TITLE} of {len(names)} classes: {right} of {total} images on the diagonal. Most confused: {most}."
+        block = -(-len(names) // plots.DOTS)
+        note = "Each row is a true class, each column a predicted one. The colour scale is stretched towards 0."
+        if block > 1:
+            note += f" One dot is the largest of {block} by {block} cells."
+        confusion["curve"] = Curve(CONFUSION_TITLE, note, alt, picture)
+    return confusion
+
+
+def _comparison(runs: list[Run]) -> dict[str, Any]:
+    """What differs between runs, and the sentences that say where their results cannot be compared as they stand."""
+    circumstances = ("dataset", "preprocessing", "model", "steps", "versions", "git_commit", "devices")
+    datasets = [run.info["dataset"] for run in runs]
+    warnings = []
+    if len({(d["name"], d["eval_split"], d["fingerprint"].get("eval"), d["eval_images"]) for d in datasets}) > 1:
+        warnings.append("These runs were not evaluated on the same images: their accuracies do not compare directly.")
+    elif tables.differences([run.info["preprocessing"] for run in runs]):
+        warnings.append("The images were decoded or preprocessed differently: small differences may come from that.")
+    if len({result.step for run in runs for result in tables.final(run).values()}) > 1:
+        warnings.append("The results were taken after different numbers of steps.")
+    return {
+        "config": tables.differences([run.info["config"] for run in runs]),
+        "circumstances": tables.differences([{key: run.info[key] for key in circumstances} for run in runs]),
+        "warnings": warnings,
+    }
+
+
+def _provenance(run: Run) -> list[tuple[str, str]]:
+    """Where the numbers come from: (heading, text) pairs."""
+    info, data = run.info, run.info["dataset"]
+    decoder = info["preprocessing"]["decoder"]
+    rows = [
+        ("Started", info["started"]),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
+        ("Git commit", info["git_commit"] or "not known (not a git checkout)"),
+        ("Devices", f"{tables.device(run)}; platform {info['devices']['platform']}"),
+        ("Data set", f"{data['name']} {data['version']}"),
+        ("Training images", f"{tables.count(data['train_images'])} ({data['train_split']})"),
+        ("Evaluation images", f"{tables.count(data['eval_images'])} ({data['eval_split']})"),
+        *((f"Fingerprint, {split}", str(value)) for split, value in data["fingerprint"].items()),
+        ("Decoder", f"{decoder['name']} {decoder['version']}"),
+        *_settings("Preprocessing", {k: v for k, v in info["preprocessing"].items() if k != "decoder"}),
+    ]
+    for evaluation in run.evaluations:
+        e = evaluation.content
+        used = e["decoder"]
+        text = f"step {tables.count(e['step'])}, {tables.count(e['images'])} images, decoder {used['name']} {used['version']}"
+        if used != decoder:
+            text += ", not the decoder of the training"
+        rows.append((f"Evaluation {e['dataset']}, {e['split']}", text))
+    return rows
+
+
+def _settings(heading: str, tree: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(heading, "; ".join(f"{key} {tables.shown(value)}" for key, value in tables.flatten(tree).items()))]

@@ -1,0 +1,45 @@
+"""Everything that a run's next step depends on, as one tree of arrays. Order and randomness follow from `step` alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Arrays only. `ema` is {"params": ..., "batch_stats": ...}, or {} where no average is kept."""
+
+    step: jax.Array  # int32 scalar: batches taken from the data so far
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+
+    def variables(self, weights: str = "raw") -> dict[str, Any]:
+        """What the model is applied to: the "raw" weights or their "ema"."""
+        if weights == "ema":
+            return dict(self.ema)
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_init(
+    init_model: Callable[[jax.Array], dict[str, Any]], optimizer: optax.GradientTransformation, *, with_ema: bool
+) -> Callable[[jax.Array], TrainState]:
+    """A function from a PRNG key to the state at step 0, to be jitted by the caller. `init_model` gives the variables."""
+
+    def init(key: jax.Array) -> TrainState:
+        variables = init_model(key)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+            ema={"params": params, "batch_stats": batch_stats} if with_ema else {},
+        )
+
+    return init

@@ -1,0 +1,112 @@
+"""One training step and one evaluation step: pure functions from state and batch to state and sums, jitted by the caller.
+
+The training step never lets a non-finite loss or gradient touch the state: parameters, BN statistics, optimizer and averages
+stay as they are, and only `step`, the position in the data, moves on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from imagenet_jax.metrics import topk
+from imagenet_jax.metrics.confusion import device_confusion
+from imagenet_jax.ops.images import normalize
+from imagenet_jax.ops.losses import cross_entropy
+from imagenet_jax.optim import ema
+from imagenet_jax.optim.schedules import Schedule
+from imagenet_jax.state import TrainState
+
+Sums = dict[str, jax.Array]
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    label_smoothing: float = 0.0,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Sums]]:
+    """(state, {"image": uint8 (n, h, w, 3), "label": int32 (n,)}) -> (state, sums over the batch).
+
+    The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels),
+    "nonfinite" (1 where the step was skipped) and "learning_rate".
+    """
+
+    def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        images = normalize(batch["image"], mean, std, model.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
+        losses = cross_entropy(logits, batch["label"], label_smoothing)
+        return jnp.mean(losses), (logits, updated.get("batch_stats", {}))
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.batch_stats, batch)
+        rate = schedule(state.step)
+        directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)
+        average = state.ema
+        if ema_decay:
+            average = ema.update(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step)
+
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        new = TrainState(state.step, params, batch_stats, opt_state, average)
+        kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, state)
+        count = batch["label"].shape[0]
+        sums = {
+            "images": jnp.asarray(count, jnp.int32),
+            "loss": loss * count,
+            "top1": jnp.sum(topk.correct(logits, batch["label"], 1)),
+            "nonfinite": 1 - finite.astype(jnp.int32),
+            "learning_rate": rate,
+        }
+        return kept.replace(step=state.step + 1), sums
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, *, mean: Sequence[float], std: Sequence[float], num_classes: int
+) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array]]:
+    """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch). Padded examples count nowhere.
+
+    The sums are integers, so they are exact and do not depend on batch size or devices: "images", "top1", "top5", "confusion"
+    (classes, classes). Start from `zero_sums`. Loss sums go out a batch at a time, to be added in float64 on the host.
+    """
+
+    def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
+        logits = model.apply(variables, normalize(batch["image"], mean, std, model.dtype), train=False)  # pyright: ignore
+        label, mask = batch["label"], batch["mask"]
+        losses = jnp.where(mask, cross_entropy(logits, label), 0)
+        new = {
+            "images": jnp.sum(mask, dtype=jnp.int32),
+            "top1": jnp.sum(topk.correct(logits, label, 1) & mask, dtype=jnp.int32),
+            "top5": jnp.sum(topk.correct(logits, label, min(5, num_classes)) & mask, dtype=jnp.int32),
+            "confusion": device_confusion(jnp.argmax(logits, -1), label, mask, num_classes),
+        }
+        return jax.tree.map(jnp.add, sums, new), jnp.sum(losses)
+
+    return eval_step
+
+
+def zero_sums(num_classes: int) -> Sums:
+    """Where an evaluation starts."""
+    zero = jnp.zeros((), jnp.int32)
+    return {"images": zero, "top1": zero, "top5": zero, "confusion": jnp.zeros((num_classes, num_classes), jnp.int32)}
+
+
+def make_predict_step(
+    model: nn.Module, *, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    """(variables, uint8 images (n, h, w, 3)) -> class probabilities (n, classes), float32 or wider."""
+
+    def predict_step(variables: dict[str, Any], images: jax.Array) -> jax.Array:
+        logits = model.apply(variables, normalize(images, mean, std, model.dtype), train=False)  # pyright: ignore
+        return jax.nn.softmax(logits)
+
+    return predict_step

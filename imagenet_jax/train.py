@@ -1,0 +1,212 @@
+"""One training run, from config and workdir to checkpoints, metrics, evaluation and report. Reads from top to bottom."""
+
+import datetime
+import functools
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from imagenet_jax import build, cli, logs, loop, record, runtime, sharding
+from imagenet_jax import config as configs
+from imagenet_jax import evaluate as evaluation
+from imagenet_jax import step as steps
+from imagenet_jax.checkpoint import Checkpoints
+from imagenet_jax.data import augment, decode, loader, sources
+from imagenet_jax.plan import Plan
+from imagenet_jax.report import write_report
+
+
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    data_dir: pathlib.Path,
+    stop_after: int | None = None,
+    dry_run: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+) -> int:
+    """Train, or go on where `workdir` stopped; returns the command's exit code (cli.py).
+
+    `stop_after` ends the run early at that step, saved, without changing its schedule. `dry_run` prints and writes nothing.
+    """
+    # ---- mesh
+    mesh = sharding.make_mesh(devices)
+    configs.validate(config, devices=mesh.size)
+    c = configs.plain(config)  # from here on plain dicts, as config.json holds them
+
+    # ---- data and step counts
+    train_data, eval_data = open_data(c, data_dir)
+    plan = Plan(c, len(train_data))
+    augmentation = augment.chain(c["augment"])
+    pixels = loader.Pixels(decode.engine(c["data"]["decoder"]), c["image_size"], c["crop_ratio"], c["antialias"])
+
+    # ---- model, optimizer, learning rate
+    model = build.model(c, len(train_data.classes))
+    optimizer = build.optimizer(c)
+    schedule, peak = build.schedule(c, plan)
+
+    # ---- shapes and shardings
+    abstract = build.abstract_state(model, c, mesh)
+    view = {"mean": tuple(c["mean"]), "std": tuple(c["std"])}
+    place, split = sharding.replicated(mesh), sharding.batched(mesh)
+    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
+    print(record.summary(run, peak, mesh), flush=True)
+
+    # ---- jitted steps
+    train_step = jax.jit(
+        steps.make_train_step(
+            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"], **view
+        ),
+        donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
+    )  # fmt: skip
+    if dry_run:
+        print(record.memory(train_step, abstract, c, mesh))
+        return cli.FINISHED
+    evaluator = evaluation.Evaluator(
+        model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
+        threads=c["data"]["threads"], prefetch=c["data"]["prefetch"], **view,
+    )  # fmt: skip
+
+    # ---- start: restore, else fresh
+    record.freeze(workdir, run)
+    with Checkpoints(workdir, c["keep_checkpoints"]) as checkpoints, runtime.StopSignal() as signals:
+        start = checkpoints.latest() or 0
+        if start == plan.total and finished(workdir, run, start):
+            print(f"{workdir} is finished: step {start:,} of {plan.total:,}. Report: {workdir / 'report.html'}")
+            return cli.FINISHED
+        if start:
+            print(f"Resuming {workdir} at step {start:,}.", flush=True)
+            state = checkpoints.restore(start, abstract)
+        else:
+            with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
+                init = jax.jit(build.state_init(model, c), out_shardings=place)
+                state = init(jax.random.key(c["seed"]))
+
+        # ---- fit
+        stop = min(plan.total, stop_after) if stop_after is not None else plan.total
+        host = loader.train_batches(
+            train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
+            rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
+            threads=c["data"]["threads"], prefetch=c["data"]["prefetch"],
+        )  # fmt: skip
+        keep = ("image", "label")
+        batches = loop.ahead(host, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
+        with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:
+            evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, signals)
+            hooks = loop.Hooks(
+                log=functools.partial(log_window, journal, console, plan),
+                save=checkpoints.save,
+                evaluate=evaluate,
+                tick=console.tick,
+                stopping=lambda: signals.received is not None,
+            )
+            if start in plan.eval_steps and not journal.has("eval", start):  # it was stopped during this evaluation
+                evaluate(start, state)
+            try:
+                with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
+                    state = loop.fit(
+                        state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
+                        save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                    )  # fmt: skip
+            finally:
+                batches.close()
+                host.close()
+            checkpoints.save(state)
+            checkpoints.wait()
+            done = int(state.step)
+
+            # ---- final evaluation and report
+            if done == plan.total and (counts := evaluate(done, state)):
+                evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
+        if signals.received is not None:
+            print(f"Stopped by {signals.received.name} at step {done:,}, saved. The same command goes on from there.")
+            return 128 + signals.received
+    if done < plan.total:
+        print(f"Stopped at step {done:,} of {plan.total:,} as --stop_after says, saved.")
+    elif runtime.is_main_process():
+        print(f"Report: {write_report([workdir])}")
+    return cli.FINISHED
+
+
+def open_data(c: dict[str, Any], data_dir: pathlib.Path) -> tuple[sources.Source, sources.Source]:
+    """The training and the evaluation split. The embedded digits are prepared here if they are absent."""
+    if c["dataset"] == "digits" and not (data_dir / "digits").is_dir():
+        from imagenet_jax.data.prepare import prepare_digits
+
+        print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
+        prepare_digits(data_dir)
+    train_data = sources.open_source(data_dir, c["dataset"], c["train_split"])
+    eval_data = sources.open_source(data_dir, c["dataset"], c["eval_split"])
+    return train_data, eval_data
+
+
+def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
+    """Whether the final evaluation and the report of `step` are written."""
+    data = run["dataset"]
+    result = evaluation.result_path(workdir, data["name"], data["eval_split"])
+    return (workdir / "report.html").exists() and (logs.read_json(result) or {}).get("step") == step
+
+
+def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
+    """Print and record what the loop saw since the last log line."""
+    left = datetime.timedelta(seconds=round((plan.total - window.step) * window.seconds_a_step))
+    console.say(
+        f"step {window.step:>{len(str(plan.total))}}/{plan.total}  epoch {plan.epoch(window.step):6.2f}  loss {window.loss:.4f}  "
+        f"top-1 {window.top1:6.2%}  lr {window.learning_rate:.4g}  {window.images_per_second:,.0f} img/s  "
+        f"data wait {window.data_wait:4.0%}  ETA {left}"
+    )
+    journal.write(
+        {
+            "kind": "train",
+            "step": window.step,
+            "epoch": plan.epoch(window.step),
+            "loss": window.loss,
+            "top1": window.top1,
+            "learning_rate": window.learning_rate,
+            "images_per_second": window.images_per_second,
+            "data_wait": window.data_wait,
+            "time": time.time(),
+        }
+    )
+
+
+def log_evaluation(
+    journal: logs.Journal,
+    console: logs.Console,
+    plan: Plan,
+    evaluator: evaluation.Evaluator,
+    signals: runtime.StopSignal,
+    step: int,
+    state: Any,
+) -> dict[str, evaluation.Counts] | None:
+    """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
+    counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None)
+    for name, result in (counts or {}).items():
+        console.say(
+            f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
+            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}"
+        )
+        journal.write(
+            {
+                "kind": "eval",
+                "step": step,
+                "epoch": plan.epoch(step),
+                "split": evaluator.source.split,
+                "weights": name,
+                "images": result.images,
+                "loss": result.loss,
+                "top1": result.top1,
+                "top5": result.top5,
+                "time": time.time(),
+            }
+        )
+    return counts
+
+
+def weights_of(state: Any) -> dict[str, Any]:
+    """All sets of weights that the state holds."""
+    return {name: state.variables(name) for name in (("raw", "ema") if state.ema else ("raw",))}

@@ -1,0 +1,117 @@
+"""The ImageNet ResNets: torchvision's counts, names and settings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_jax import models, tree
+
+PUBLISHED = {  # torchvision's model pages: parameters, and multiply-adds at 224 pixels in G
+    "resnet18": (11_689_512, 1.814),
+    "resnet34": (21_797_672, 3.664),
+    "resnet50": (25_557_032, 4.089),
+    "resnet101": (44_549_160, 7.801),
+    "resnet152": (60_192_808, 11.514),
+}
+
+
+def shapes(model, side=64, channels=3, method=None):
+    """(variables, result) of the model as shapes, without computing."""
+    image = jax.ShapeDtypeStruct((2, side, side, channels), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+    return variables, jax.eval_shape(lambda v, x: model.apply(v, x, method=method), variables, image)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_multiply_adds_are_the_published_ones(name):
+    parameters, giga = PUBLISHED[name]
+    cost = models.cost(models.create(name, num_classes=1000))
+    assert cost.parameters == parameters
+    assert cost.multiply_adds / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_xla_counts_the_same_work():
+    """XLA's own count leaves out what falls on the padding, 7 % here, and has the elementwise work besides."""
+    model = models.create("resnet18", num_classes=1000)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    analysis = jax.jit(model.apply).lower(variables, image).cost_analysis()
+    assert analysis["flops"] == pytest.approx(2 * models.cost(model).multiply_adds, rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("resnet50", 2048)])
+@pytest.mark.parametrize(("side", "channels"), [(64, 3), (96, 1)])
+def test_features_are_maps_at_their_strides_and_the_pooled_vector(name, width, side, channels):
+    variables, features = shapes(models.create(name, num_classes=7), side, channels, "features")
+    assert {name: f.shape for name, f in features.items()} == {
+        "stride4": (2, side // 4, side // 4, width // 8),
+        "stride8": (2, side // 8, side // 8, width // 4),
+        "stride16": (2, side // 16, side // 16, width // 2),
+        "stride32": (2, side // 32, side // 32, width),
+        "pooled": (2, width),
+    }
+    assert variables["params"]["fc"]["kernel"].shape == (width, 7)
+
+
+def test_names_are_stable():
+    """Checkpoints and the weight conversion are written in these names."""
+    variables, _ = shapes(models.create("resnet50", num_classes=10))
+    params, stats = ([path for path, _ in tree.paths(variables[c])] for c in ("params", "batch_stats"))
+    assert len(params) == 53 + 2 * 53 + 2
+    assert len(stats) == 2 * 53
+    bn = ["bias", "scale"]
+    block = [f"bn{i}/{p}" for i in (1, 2, 3) for p in bn] + [f"conv{i}/kernel" for i in (1, 2, 3)]
+    downsample = [f"downsample_bn/{p}" for p in bn] + ["downsample_conv/kernel"]
+    assert [p for p in params if p.startswith("layer1_0/")] == [f"layer1_0/{p}" for p in block + downsample]
+    assert [p for p in params if p.startswith("layer4_2/")] == [f"layer4_2/{p}" for p in block]
+    outside = ["bn1/bias", "bn1/scale", "conv1/kernel", "fc/bias", "fc/kernel"]
+    assert sorted(p for p in params if not p.startswith("layer")) == outside
+    assert [p for p in stats if not p.startswith("layer")] == ["bn1/mean", "bn1/var"]
+    assert sorted({p.split("/")[0] for p in params if p.startswith("layer")}) == [
+        f"layer{stage}_{i}" for stage, depth in zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True) for i in range(depth)
+    ]
+
+
+def test_the_stride_of_a_bottleneck_moves_to_its_first_convolution():
+    """v1, the paper's, has the same parameters and less work: 3.8 G."""
+    ours, v1 = (models.create("resnet50", num_classes=1000, stride_on_1x1=v1) for v1 in (False, True))
+    assert models.cost(ours).parameters == models.cost(v1).parameters
+    assert models.cost(v1).multiply_adds / 1e9 == pytest.approx(3.8, abs=0.1)
+
+
+def test_zero_init_makes_every_block_start_as_its_shortcut():
+    model = models.create("resnet18", num_classes=4, zero_init_last_bn=True)
+    x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    zero = [path for path, leaf in tree.paths(variables["params"]) if path.endswith("scale") and not leaf.any()]
+    assert zero == [f"layer{s}_{i}/bn2/scale" for s in (1, 2, 3, 4) for i in (0, 1)]
+    features = model.apply(variables, x, method="features")
+    params = variables["params"]
+    shuffled = {**params, "layer1_1": jax.tree.map(lambda p: p[..., ::-1], params["layer1_1"])}
+    other = model.apply({**variables, "params": shuffled}, x, method="features")
+    np.testing.assert_array_equal(features["stride4"], other["stride4"])
+
+
+def test_max_pool_padding_is_a_setting():
+    x = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
+    torchs, same = (models.create("resnet18", num_classes=4, max_pool_padding=p) for p in ([1, 1], [0, 1]))
+    variables = jax.jit(torchs.init)(jax.random.key(0), x)
+    a, b = (m.apply(variables, x, method="features")["stride4"] for m in (torchs, same))
+    assert a.shape == b.shape
+    assert jnp.max(jnp.abs(a - b)) > 0.01
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("bfloat16", "float32"), ("float32", "float32")])
+def test_maps_have_the_compute_dtype_and_logits_at_least_float32(dtype, wide):
+    variables, features = shapes(models.create("resnet18", num_classes=4, dtype=dtype), method="features")
+    _, logits = shapes(models.create("resnet18", num_classes=4, dtype=dtype))
+    assert {f.dtype.name for name, f in features.items() if name != "pooled"} == {dtype}
+    assert features["pooled"].dtype == logits.dtype == jnp.dtype(wide)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
+def test_float64_all_through(x64):
+    model = models.create("resnet18", num_classes=4, dtype=jnp.float64, param_dtype=jnp.float64)
+    variables, logits = shapes(model)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, logits))} == {"float64"}
