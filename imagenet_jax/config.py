@@ -17,10 +17,13 @@ from imagenet_jax.errors import UserError, unknown
 # What a rerun may change without changing any result; every other difference from the frozen config is refused.
 FREE_ON_RESUME = ("log_interval", "checkpoint_interval", "keep_checkpoints", "data.threads", "data.prefetch")
 
+# A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
+Config = Any
+
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def default() -> config_dict.ConfigDict:
+def default() -> Config:
     """All settings. Units: epochs are passes over the training split, intervals are steps unless the comment says more."""
     c = config_dict.ConfigDict()
     c.seed = 0
@@ -81,7 +84,7 @@ def default() -> config_dict.ConfigDict:
     return c
 
 
-def load(path: str, overrides: list[str]) -> config_dict.ConfigDict:
+def load(path: str, overrides: list[str]) -> Config:
     """Read a config file (it is Python and is executed) and apply `--config.key=value` overrides.
 
     `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py").
@@ -127,7 +130,7 @@ def sha256(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def plain(config: config_dict.ConfigDict) -> dict[str, Any]:
+def plain(config: Config) -> dict[str, Any]:
     """The config as JSON gives it back: nested dicts, lists, numbers, strings."""
     return json.loads(json.dumps(config.to_dict()))
 
@@ -152,7 +155,7 @@ def differences(frozen: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
     return found
 
 
-def validate(c: config_dict.ConfigDict, *, devices: int) -> None:
+def validate(c: Config, *, devices: int) -> None:
     """Raise UserError for values that cannot work together; `devices` share each batch evenly."""
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
@@ -176,7 +179,7 @@ def validate(c: config_dict.ConfigDict, *, devices: int) -> None:
         _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
 
 
-def _positive(c: config_dict.ConfigDict, *keys: str) -> None:
+def _positive(c: Config, *keys: str) -> None:
     for key in keys:
         if c[key] <= 0:
             raise UserError(f"{key}={c[key]} must be greater than 0. Set --config.{key}.")

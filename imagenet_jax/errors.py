@@ -20,8 +20,5 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     """The error for a name that is not in a table: near matches first, else all names, then `hint`."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        remedy = "Did you mean " + " or ".join(repr(n) for n in near) + "?"
-    else:
-        remedy = "Known: " + ", ".join(known) + "."
+    remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
     return UserError(f"No {kind} {name!r}. {remedy} {hint}".rstrip())

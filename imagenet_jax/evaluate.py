@@ -123,16 +123,9 @@ class Evaluator:
         records = [self.source.read(int(i)) for i in ids]
         folder.mkdir(parents=True, exist_ok=True)
         for record, index, slot in zip(records, ids, images, strict=False):
-            engine, crop = self.pixels.engine, self.pixels.crop_ratio
-            decode.render(
-                record.image,
-                lambda h, w: central(h, w, self.pixels.image_size, crop),
-                engine,
-                self.pixels.antialias,
-                slot,
-            )
+            self._view(record.image, self.pixels.antialias, slot)
             small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-            decode.render(record.image, lambda h, w: central(h, w, THUMBNAIL, crop), engine, True, small)
+            self._view(record.image, True, small)
             Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
         on_device = sharding.put_batch(self.mesh, {"image": images})["image"]
         shown = {name: np.asarray(jax.device_get(self._predict(v, on_device))) for name, v in weights.items()}
@@ -146,6 +139,11 @@ class Evaluator:
             }
             for i, (record, index) in enumerate(zip(records, ids, strict=True))
         ]
+
+    def _view(self, data: bytes, antialias: bool, out: np.ndarray) -> None:
+        """The evaluation view of one encoded image, at the size of `out`."""
+        ratio = self.pixels.crop_ratio
+        decode.render(data, lambda h, w: central(h, w, len(out), ratio), self.pixels.engine, antialias, out)
 
     def _top(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         best = np.argsort(-probabilities, kind="stable")[:5]
@@ -184,7 +182,8 @@ def write(
         }  # fmt: skip
     if runtime.is_main_process():
         result["samples"] = evaluator.samples(weights, path.with_suffix(""))
-        np.savez_compressed(path.with_suffix(".npz"), **{f"confusion_{n}": c.confusion for n, c in counts.items()})
+        matrices: dict[str, Any] = {f"confusion_{name}": c.confusion for name, c in counts.items()}
+        np.savez_compressed(path.with_suffix(".npz"), **matrices)
         write_json(path, result)
     return result
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
@@ -154,7 +154,7 @@ class _Accumulator:
         )
 
 
-def ahead(batches: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
+def ahead(batches: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Generator[Any]:
     """`put` each host batch on the devices `depth` batches before it is asked for."""
     ready: collections.deque[Any] = collections.deque()
     for batch in batches:

@@ -1,10 +1,16 @@
 """Prepare a data set: `python -m imagenet_jax.prepare imagenet2012|folder|digits`. The work lies in data/prepare.py."""
 
+from __future__ import annotations
+
 import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from imagenet_jax import cli
 from imagenet_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from imagenet_jax.data.prepare import Result
 
 DESCRIPTION = """Write a data set to DATA_DIR/NAME/VERSION in tfds' format (array_record), from where training reads it.
 
@@ -75,8 +81,9 @@ def _count(text: str) -> int:
     return number
 
 
-def _show(result) -> None:
+def _show(result: Result) -> None:
     from imagenet_jax.data.builders import imagenet2012
+    from imagenet_jax.data.classes import readable
 
     imagenet = result.name == "imagenet2012"
     state = "was prepared before (--overwrite prepares it again)" if result.existed else "is prepared"
@@ -90,7 +97,7 @@ def _show(result) -> None:
         print(
             f"  {split:<11}{result.images[split]:>10,} images of {held:,} classes{_compared(result.images[split], held, official)}"
         )
-    print(f"  {'classes':<11}{len(result.classes):>10,}: {', '.join(_readable(result.classes)[:4])}, ...")
+    print(f"  {'classes':<11}{len(result.classes):>10,}: {', '.join(readable(result.classes)[:4])}, ...")
     for what, rows in (("rewritten", result.rewritten), ("left out", result.left_out)):
         if rows:
             print(
@@ -107,13 +114,7 @@ def _compared(images: int, held: int, official: int | None) -> str:
     if official is None:
         return ""
     same = images == official and held == 1000
-    return f"; the official set has {official:,} of 1,000" + ("" if same else ": DIFFERS")
-
-
-def _readable(classes) -> list[str]:
-    from imagenet_jax.data.classes import readable
-
-    return readable(classes)
+    return f"; official: {official:,} in 1,000" + ("" if same else " - DIFFERS")
 
 
 def _printable(text: str) -> str:

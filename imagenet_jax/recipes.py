@@ -4,7 +4,7 @@ Each names its source. What is not set here keeps the default of config.py. Conf
 the expected result.
 """
 
-from ml_collections import ConfigDict
+from imagenet_jax.config import Config
 
 IMAGENET_AUGMENT = (
     ("random_resized_crop", {"area": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}),
@@ -14,7 +14,7 @@ CIFAR_AUGMENT = (("pad_crop", {"padding": 4}), ("flip", {"probability": 0.5}))
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-def sgd_90ep(c: ConfigDict) -> None:
+def sgd_90ep(c: Config) -> None:
     """ImageNet in 90 epochs as in torchvision's references/classification (IMAGENET1K_V1).
 
     8 x 32 images a step (so BN statistics over 32), heavy-ball momentum 0.9, lr 0.1 divided by 10 every 30 epochs, weight decay
@@ -29,7 +29,7 @@ def sgd_90ep(c: ConfigDict) -> None:
     c.weight_decay, c.no_weight_decay = 1e-4, ()
 
 
-def sgd_cosine(c: ConfigDict) -> None:
+def sgd_cosine(c: Config) -> None:
     """SGD with Nesterov momentum, warm-up and one cosine: the short recipe for small data sets (Loshchilov, Hutter 2017)."""
     c.optimizer.nesterov = True
     c.schedule = "cosine"

@@ -143,7 +143,7 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         "batch norm": f"groups of {c['bn_group'] or c['batch_size']}",
     }
     lines = [f"{name:14s} {value}" for name, value in rows.items()]
-    return "\n".join(lines + ["", "config", *(f"  {line}" for line in flat(c))]) + "\n"
+    return "\n".join([*lines, "", "config", *(f"  {line}" for line in flat(c))]) + "\n"
 
 
 def flat(c: dict[str, Any], prefix: str = "") -> list[str]:

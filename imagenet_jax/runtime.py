@@ -27,7 +27,7 @@ def setup() -> None:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         cache.chmod(0o700)
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 class StopSignal:

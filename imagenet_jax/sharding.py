@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXES = ("data", "fsdp")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices (or those given) along 'data'; 'fsdp' has length 1.
 
     Auto axes on purpose: jax.make_mesh's default, Explicit, breaks Linen's Conv under a sharded batch.

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
     """Arrays only. `ema` is {"params": ..., "batch_stats": ...}, or {} where no average is kept."""
 

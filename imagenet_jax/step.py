@@ -5,15 +5,15 @@ stay as they are, and only `step`, the position in the data, moves on.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import device_confusion
+from imagenet_jax.models import Classifier
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy
 from imagenet_jax.optim import ema
@@ -24,7 +24,7 @@ Sums = dict[str, jax.Array]
 
 
 def make_train_step(
-    model: nn.Module,
+    model: Classifier,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     *,
@@ -40,7 +40,7 @@ def make_train_step(
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
-        images = normalize(batch["image"], mean, std, model.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        images = normalize(batch["image"], mean, std, model.dtype)
         logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
         losses = cross_entropy(logits, batch["label"], label_smoothing)
         return jnp.mean(losses), (logits, updated.get("batch_stats", {}))
@@ -71,7 +71,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, *, mean: Sequence[float], std: Sequence[float], num_classes: int
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int
 ) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array]]:
     """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch). Padded examples count nowhere.
 
@@ -80,7 +80,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
-        logits = model.apply(variables, normalize(batch["image"], mean, std, model.dtype), train=False)  # pyright: ignore
+        logits = _logits(model, variables, normalize(batch["image"], mean, std, model.dtype))
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {
@@ -101,12 +101,15 @@ def zero_sums(num_classes: int) -> Sums:
 
 
 def make_predict_step(
-    model: nn.Module, *, mean: Sequence[float], std: Sequence[float]
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
     """(variables, uint8 images (n, h, w, 3)) -> class probabilities (n, classes), float32 or wider."""
 
     def predict_step(variables: dict[str, Any], images: jax.Array) -> jax.Array:
-        logits = model.apply(variables, normalize(images, mean, std, model.dtype), train=False)  # pyright: ignore
-        return jax.nn.softmax(logits)
+        return jax.nn.softmax(_logits(model, variables, normalize(images, mean, std, model.dtype)))
 
     return predict_step
+
+
+def _logits(model: Classifier, variables: dict[str, Any], images: jax.Array) -> jax.Array:
+    return cast(jax.Array, model.apply(variables, images, train=False))  # no collection is mutable, so logits alone come back

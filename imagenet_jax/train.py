@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from imagenet_jax import build, cli, logs, loop, record, runtime, sharding
 from imagenet_jax import config as configs
@@ -21,13 +20,13 @@ from imagenet_jax.report import write_report
 
 
 def train(
-    config: ConfigDict,
+    config: configs.Config,
     workdir: pathlib.Path,
     *,
     data_dir: pathlib.Path,
     stop_after: int | None = None,
     dry_run: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> int:
     """Train, or go on where `workdir` stopped; returns the command's exit code (cli.py).
 

@@ -7,11 +7,16 @@ import pathlib
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Compiling takes most of the tests' time, and a checkout belongs to one user: its own cache, shared by workers and child processes.
+CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache"
+CACHE.mkdir(mode=0o700, exist_ok=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _absent(reason: str) -> None:
@@ -46,3 +51,43 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A data directory with the data set `tiny`: 4 classes of coloured noise, 52 training and 21 validation PNGs of 24 x 20."""
+    import numpy as np
+    from PIL import Image
+
+    from imagenet_jax.data.prepare import prepare_folder
+
+    rng = np.random.default_rng(0)
+    trees = tmp_path_factory.mktemp("tiny")
+    for split, count in (("train", 52), ("validation", 21)):
+        for i in range(count):
+            label = i % 4
+            folder = trees / split / ("red", "green", "blue", "grey")[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 120, (24, 20, 3))
+            pixels[:, :, label : label + 1 if label < 3 else None] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03d}.png")
+    data_dir = tmp_path_factory.mktemp("data")
+    prepare_folder(name="tiny", data_dir=data_dir, train=trees / "train", validation=trees / "validation")
+    return data_dir
+
+
+@pytest.fixture
+def tiny_config():
+    """A config that trains on `tiny` in seconds: 26 steps of 8 images over four epochs."""
+    from imagenet_jax import config
+
+    c = config.default()
+    c.dataset, c.image_size, c.crop_ratio = "tiny", 16, 1.0
+    c.augment = (("random_resized_crop", {"area": (0.5, 1.0)}), ("flip", {}))
+    c.model.name = "resnet8"
+    c.epochs, c.warmup_epochs, c.batch_size, c.bn_group = 4.0, 1.0, 8, 0
+    c.learning_rate, c.lr_batch, c.weight_decay, c.label_smoothing = 0.05, 8, 1e-3, 0.1
+    c.ema_decay = 0.9
+    c.log_interval, c.checkpoint_interval, c.eval_interval_epochs = 5, 10, 2.0
+    c.data.threads = 2
+    return c

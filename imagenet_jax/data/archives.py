@@ -1,8 +1,8 @@
 """Where the bytes of each image lie: lists of tar archives and of class folders, made without unpacking anything.
 
-Archives are hostile until shown otherwise: nothing is ever extracted to disk, links and devices are left out, a name that is absolute
-or climbs out with '..' condemns the whole archive, and an archive that ends early or is damaged is refused before a byte is written.
-An entry holds the position of its bytes, so an inner tar of 150 MB is never held in memory, and any order of reading is possible.
+Archives are hostile until shown otherwise: nothing is ever extracted to disk, links and devices are left out, a name that is
+absolute or climbs out with '..' condemns the whole archive, and so does damage or an early end, before anything is written. An
+entry holds the position of its bytes, so an inner tar of 150 MB is never held in memory, and any order of reading is possible.
 """
 
 import io
@@ -16,7 +16,7 @@ from imagenet_jax.errors import UserError
 
 IGNORED = ("thumbs.db", "desktop.ini")  # and every name that starts with a dot: what file browsers leave behind
 
-Progress = Callable[[int], object]  # told how many bytes of the archive have been passed since the last call
+Progress = Callable[[int], object]  # told what has been passed since the last call: bytes of a tar, files of a tree
 
 
 class Entry(NamedTuple):
@@ -62,11 +62,12 @@ def members(path: pathlib.Path, progress: Progress = lambda passed: None, inside
 
     Raises UserError where it is no tar, is damaged or ends early, or holds a name that leaves its folder.
     """
-    what = f"{inside.name} in {path}" if inside else str(path)
-    offset = inside.offset if inside else 0
-    with open(path, "rb") as whole:
-        file = io.BufferedReader(_Window(whole.fileno(), inside.offset, inside.size)) if inside else whole
-        yield from _members(file, what, offset, progress)
+    with open(path, "rb") as file:
+        if inside:
+            window = io.BufferedReader(_Window(file.fileno(), inside.offset, inside.size))
+            yield from _members(window, f"{inside.name} in {path}", inside.offset, progress)
+        else:
+            yield from _members(file, str(path), 0, progress)
 
 
 class _Window(io.RawIOBase):
@@ -115,7 +116,7 @@ def class_folders(path: pathlib.Path, progress: Progress = lambda passed: None) 
     folders, a file beside them, or a class folder with no file in it.
     """
     if path.is_dir():
-        listing = _tree(path)
+        listing = _tree(path, progress)
     elif path.is_file():
         listing = _tar_of_folders(path, progress)
     else:
@@ -132,17 +133,22 @@ def class_folders(path: pathlib.Path, progress: Progress = lambda passed: None) 
     return listing
 
 
-def _tree(root: pathlib.Path) -> Listing:
+def _tree(root: pathlib.Path, progress: Progress) -> Listing:
     entries, left_out, classes = [], [], []
+
+    def fail(error: OSError) -> None:  # os.walk passes over what it cannot read
+        raise error
+
     for item in sorted(root.iterdir()):
         if _ignored((item.name,)):
             continue
         if not item.is_dir():
-            raise UserError(f"{item} lies beside the class folders of {root}. Expected: CLASS/IMAGE, one folder a class; move it away.")
+            raise UserError(f"{item} lies beside the class folders. Expected: CLASS/IMAGE, one folder a class; move it away.")
         label = _text(item.name)
         classes.append(label)
-        for folder, inner, files in os.walk(item):
+        for folder, inner, files in os.walk(item, onerror=fail):
             inner[:] = sorted(name for name in inner if not _ignored((name,)))
+            progress(len(files))
             for file in sorted(files):
                 if _ignored((file,)):
                     continue
@@ -177,7 +183,7 @@ def _tar_of_folders(path: pathlib.Path, progress: Progress) -> Listing:
 
 def _safe_parts(name: str, what: str) -> tuple[str, ...]:
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise UserError(f"{what} holds the name {name!r}, which leads out of its folder. Nothing was read from it: do not trust it.")
+        raise UserError(f"{what} holds {name!r}, which leads out of its folder. Do not trust this file; none of it was used.")
     return tuple(_text(part) for part in name.split("/") if part not in ("", "."))
 
 

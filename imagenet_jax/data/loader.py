@@ -6,7 +6,7 @@ pixel. A process decodes only its own rows of the global batch.
 
 import collections
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ def train_batches(
     stop: int,
     threads: int = 0,
     prefetch: int = 4,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """This process's share of the global batches of steps start .. stop - 1, in order.
 
     Raises RunError, naming the example, for one that does not decode.
@@ -74,7 +74,7 @@ def train_batches(
 
 def eval_batches(
     source: Source, pixels: Pixels, *, batch_size: int, rows: Rows, threads: int = 0, prefetch: int = 4
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Every example of the source once, in stored order; the last batch is padded with black images whose mask is False."""
 
     def view_of(height: int, width: int) -> View:
@@ -95,7 +95,7 @@ def _batches(
     count: int,
     threads: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Keep `prefetch` batches under way, hand them out in order; closing the iterator stops the threads."""
     pool = ThreadPoolExecutor(threads or visible_cores(), thread_name_prefix="decode")
     under_way: collections.deque[tuple[Batch, list[Future]]] = collections.deque()

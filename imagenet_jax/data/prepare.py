@@ -24,6 +24,7 @@ from imagenet_jax.data.archives import Entry, Listing, Progress, class_folders
 from imagenet_jax.data.builders import digits, imagenet2012
 from imagenet_jax.data.builders.base import ImagesBuilder
 from imagenet_jax.data.builders.folder import folder_builder, split_by_hash
+from imagenet_jax.data.classes import wnids
 from imagenet_jax.errors import RunError, UserError
 
 RESERVED = ("imagenet2012", "digits", "downloads")  # the last: tfds' own folder among the data sets
@@ -66,7 +67,7 @@ def prepare_imagenet2012(
         imagenet2012.Imagenet2012,
         data_dir,
         {split: listing.entries for split, listing in listings.items()},
-        imagenet2012.classes.wnids(),
+        wnids(),
         left_out=_named(listings),
         shuffle=shuffle,
         overwrite=overwrite,
@@ -135,11 +136,14 @@ def prepare_digits(data_dir: pathlib.Path, *, overwrite: bool = False, jobs: int
 
 
 def _listed(path: pathlib.Path, list_one: Callable[[pathlib.Path, Progress], Listing]) -> Listing:
-    size = path.stat().st_size if path.is_file() else 0
-    with tqdm(
-        total=size, desc=f"Reading {path.name}", unit="B", unit_scale=True, disable=None if size else True, dynamic_ncols=True
-    ) as bar:
-        return list_one(path, bar.update)
+    """The listing of one input, with a bar on a terminal: of a tar's bytes, with ETA, or a tree's files, which nobody counted."""
+    size = path.stat().st_size if path.is_file() else None
+    bar = tqdm(total=size, desc=f"Listing {path.name}", unit="B" if size else " files", unit_scale=True, disable=None, leave=False)
+    try:
+        with bar:
+            return list_one(path, bar.update)
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename or path}: {error.strerror}.") from None
 
 
 def _named(listings: Mapping[str, Listing]) -> list[tuple[str, str]]:
@@ -187,8 +191,8 @@ def _write(
         with tempfile.TemporaryDirectory() as downloads, _quiet():  # tfds insists on a folder for downloads, and on chatting
             try:
                 writer.download_and_prepare(download_dir=downloads)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
+            except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
+                if os.strerror(errno.ENOSPC) not in str(error):
                     raise
                 raise RunError(f"The disk of {data_dir} is full. What was written has been removed; nothing is prepared.") from None
     return _result(directory, existed=False)
@@ -207,7 +211,10 @@ def _check_names(split: str, entries: Sequence[Entry]) -> None:
 @contextlib.contextmanager
 def _alone(family: pathlib.Path) -> Iterator[None]:
     """Keep other prepare commands away from this data set: each removes what it takes for leftovers."""
-    family.mkdir(parents=True, exist_ok=True)
+    try:
+        family.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to {family}: {error.strerror}. Name another place with --data_dir.") from None
     descriptor = os.open(family, os.O_RDONLY)
     try:
         try:
@@ -224,7 +231,7 @@ def _alone(family: pathlib.Path) -> Iterator[None]:
 
 
 def _check_space(data_dir: pathlib.Path, old: pathlib.Path, size: int) -> None:
-    """Images are stored as they are, and shuffling takes no space (see builders/base): 5 % and 16 MB are for what surrounds them."""
+    """Images are stored as they are and shuffling takes no space (builders/base); 5 % and 16 MB are for what lies around them."""
     freed = sum(file.stat().st_size for file in old.rglob("*") if file.is_file()) if old.exists() else 0
     free = shutil.disk_usage(data_dir).free + freed
     needed = int(size * 1.05) + 16 * 10**6

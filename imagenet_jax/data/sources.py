@@ -58,8 +58,8 @@ def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     directory = find(data_dir, dataset)
-    info = tfds.builder_from_directory(str(directory)).info
-    if info.file_format is not tfds.core.file_adapters.FileFormat.ARRAY_RECORD:
+    info: Any = tfds.builder_from_directory(str(directory)).info
+    if info.file_format is None or info.file_format.value != "array_record":
         raise UserError(
             f"{directory} holds {info.file_format.value if info.file_format else 'unknown'} files, which allow no random access. "
             "Convert it once, where TensorFlow is installed: tfds convert_format "

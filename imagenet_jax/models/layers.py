@@ -140,9 +140,7 @@ def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name
     def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    return nn.Dense(
-        features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name
-    )
+    return nn.Dense(features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name)
 
 
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:

@@ -153,6 +153,6 @@ def _draw(title: str, panel: plots.Panel, folder: pathlib.Path, stem: str, note:
     for s in panel.series:
         known = np.flatnonzero(np.isfinite(s.y))
         if s.label and len(known):
-            first, last = known[0], known[-1]
-            parts.append(f"{s.label} from {said(s.y[first])} to {said(s.y[last])} at epoch {number(s.x[last])}")
+            first, last, end = float(s.y[known[0]]), float(s.y[known[-1]]), float(s.x[known[-1]])
+            parts.append(f"{s.label} from {said(first)} to {said(last)} at epoch {number(end)}")
     return Curve(title, note, f"{title} over epochs: {'; '.join(parts)}.", picture)

@@ -47,13 +47,12 @@ def write_report(workdirs: Sequence[pathlib.Path]) -> pathlib.Path:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     formats = (tables.percent, tables.number, tables.count, tables.scaled, tables.duration, tables.shown)
     environment.filters |= {f.__name__: f for f in formats}
     environment.globals |= {"interval": tables.interval, "weight_names": tables.NAMES, "dash": tables.DASH}
-    return environment.from_string(importlib.resources.files(__package__).joinpath("template.html").read_text("utf-8"))
+    source = importlib.resources.files("imagenet_jax.report").joinpath("template.html").read_text("utf-8")
+    return environment.from_string(source)
 
 
 def _context(runs: list[Run], folder: pathlib.Path) -> dict[str, Any]:

@@ -113,10 +113,10 @@ def results(run: Run) -> list[Result]:
         c = evaluation.content
         for weights in WEIGHTS:
             if c[weights]:
-                values = [math.nan if c[weights][k] is None else c[weights][k] for k in ("loss", "top1", "top5")]
-                f1 = c[weights]["macro"].get("f1")
-                head = (c["dataset"], c["split"], weights, c["step"], c["images"])
-                rows.append(Result(*head, *values, math.nan if f1 is None else f1))
+                r = c[weights]
+                known = (r["loss"], r["top1"], r["top5"], r["macro"].get("f1"))
+                loss, top1, top5, f1 = (math.nan if value is None else value for value in known)
+                rows.append(Result(c["dataset"], c["split"], weights, c["step"], c["images"], loss, top1, top5, f1))
     return rows
 
 
@@ -202,7 +202,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A setting as text: strings as they are, the rest as JSON, long lists by their first items and length."""
-    if isinstance(value, list) and len(value) > 12:
+    if isinstance(value, list) and len(value) > 6:
         return f"{', '.join(str(v) for v in value[:3])}, … ({len(value)} items)"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 

@@ -53,6 +53,4 @@ def test_cost_follows_image_size_and_channels():
 
 def test_importing_the_zoo_makes_no_jax_call():
     """With a platform that does not exist, the first jax call would fail."""
-    subprocess.run(
-        [sys.executable, "-c", "import imagenet_jax.models"], env={**os.environ, "JAX_PLATFORMS": "absent"}, check=True
-    )
+    subprocess.run([sys.executable, "-c", "import imagenet_jax.models"], env={**os.environ, "JAX_PLATFORMS": "absent"}, check=True)

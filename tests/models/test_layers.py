@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_jax import models, sharding
+from imagenet_jax import sharding
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import layers
 
@@ -140,24 +140,36 @@ def test_groups_within_a_device_need_no_communication_forward(group, expected):
     assert forward == 0 if expected == 0 else forward >= expected
 
 
+class Stack(nn.Module):
+    """Four layers, each with its BN: compiles in a fraction of the time of a ResNet."""
+
+    group: int
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(4):
+            x = nn.relu(layers.BatchNorm(group=self.group, train=True)(nn.Dense(C)(x)))
+        return x
+
+
 def test_a_grouped_model_communicates_a_constant_number_of_times_a_step():
     """The gradients and the running statistics, whatever the depth; global statistics cost every layer two all-reduces."""
     counts = {}
     for group in (0, 2):
-        model = models.create("resnet8", num_classes=3, bn_group=group, width=4)
-        x = jnp.ones((16, 8, 8, 3))
-        variables = jax.jit(model.init)(jax.random.key(0), x)
+        model = Stack(group)
+        x = jnp.ones((16, 8, 8, C))
+        variables = model.init(jax.random.key(0), x)
 
         def gradient(variables, x, model=model):
             def loss(params):
-                logits, updated = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-                return jnp.mean(jnp.square(logits)), updated
+                y, updated = model.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+                return jnp.mean(jnp.square(y)), updated
 
             return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 
         counts[group] = collectives(gradient, variables, x)
-    assert counts[2] <= 3
-    assert counts[0] >= 2 * 7
+    assert counts[2] <= 2, counts
+    assert counts[0] >= 2 * 4, counts
 
 
 def test_bfloat16_goes_in_and_out_while_statistics_stay_float32():

@@ -1,7 +1,7 @@
 """imagenet2012 5.1.0 from the official tars: what they hold, and the builder. Same features and labels as the tfds catalogue's.
 
-Where it differs from the catalogue's builder: either tar alone works, a validation label goes by the number in the file name and not
-by the file's position, and files that need rewriting are found by content.
+Where it differs from the catalogue's builder: either tar alone works, a validation label goes by the number in the file name and
+not by the file's position, and files that need rewriting are found by content.
 """
 
 import pathlib
