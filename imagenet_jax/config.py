@@ -7,6 +7,7 @@
 import hashlib
 import json
 import pathlib
+import runpy
 from typing import Any
 
 from absl import flags
@@ -91,24 +92,22 @@ def load(path: str, overrides: list[str]) -> Config:
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    argv = ["main", f"--config={file}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, lock_config=True, flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-        config = values.config
-        known = set(default().to_dict())
-    except AttributeError:
-        known_keys = leaves(default().to_dict())
-        for flag in overrides:
-            key = flag.removeprefix("--config.").partition("=")[0]
-            if key not in known_keys:
-                raise unknown("config key", key, known_keys, "config.default() lists all.") from None
-        raise
-    except flags.Error as error:
-        raise UserError(f"{error}") from None
-    if not isinstance(config, config_dict.ConfigDict) or set(config.to_dict()) != known:
+    config = runpy.run_path(str(file)).get("get_config", lambda: None)()
+    known = leaves(default().to_dict())
+    if not isinstance(config, config_dict.ConfigDict) or {k.split(".")[0] for k in leaves(config.to_dict())} != {
+        k.split(".")[0] for k in known
+    }:
         raise UserError(f"{file}: get_config() must return config.default() with changed values, no keys added or removed.")
+    for flag in overrides:
+        key = flag.removeprefix("--config.").partition("=")[0]
+        if key not in known:
+            raise unknown("config key", key, known, "config.default() lists all.")
+    argv, values = ["main", *overrides], flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, ValueError, SyntaxError) as error:
+        raise UserError(f"{error}. Set as in --config.epochs=3 or --config.mean=\"(0.5,0.5,0.5)\".") from None
     return config
 
 

@@ -95,19 +95,23 @@ def _show(result: Result) -> None:
             continue
         held = len(result.classes) - len(result.absent.get(split, []))
         print(
-            f"  {split:<11}{result.images[split]:>10,} images of {held:,} classes{_compared(result.images[split], held, official)}"
+            f"  {split:<11}{result.images[split]:>10,} images in {held:,} classes{_compared(result.images[split], held, official)}"
         )
-    print(f"  {'classes':<11}{len(result.classes):>10,}: {', '.join(readable(result.classes)[:4])}, ...")
-    for what, rows in (("rewritten", result.rewritten), ("left out", result.left_out)):
-        if rows:
-            print(
-                f"  {what:<11}{len(rows):>10,}" + (": not in the data set" if what == "left out" else ": not RGB JPEG as they came")
-            )
-            for name, why in rows[:SHOWN]:
-                print(f"    {_printable(name)}: {_printable(why)}")
-            if len(rows) > SHOWN:
-                print(f"    ... and {len(rows) - SHOWN:,} more, all in {result.directory / 'metadata.json'}")
+    names = readable(result.classes)
+    print(f"  {'classes':<11}{len(names):>10,}: {_printable(', '.join(names[:4]))}{', ...' if len(names) > 4 else ''}")
+    _show_rows("rewritten", "stored in another encoding than they came in", result.rewritten, result)
+    _show_rows("left out", "not in the data set", result.left_out, result)
     print(f"Use it with --config.dataset={result.name}")
+
+
+def _show_rows(what: str, meaning: str, rows: list[tuple[str, str]], result: Result) -> None:
+    if not rows:
+        return
+    print(f"  {what:<11}{len(rows):>10,}: {meaning}")
+    for name, why in rows[:SHOWN]:
+        print(f"    {_printable(name)}: {_printable(why)}")
+    if len(rows) > SHOWN:
+        print(f"    ... and {len(rows) - SHOWN:,} more, all in {result.directory / 'metadata.json'}")
 
 
 def _compared(images: int, held: int, official: int | None) -> str:

@@ -54,7 +54,7 @@ def make_train_step(
         if ema_decay:
             average = ema.update(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         new = TrainState(state.step, params, batch_stats, opt_state, average)
         kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, state)
         count = batch["label"].shape[0]

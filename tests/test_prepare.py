@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from PIL import Image
@@ -85,9 +86,7 @@ def test_flags_that_do_not_exist_exit_with_2(arguments, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
-def test_counts_are_set_against_the_official_ones(tmp_path, capsys, monkeypatch):
-    import tarfile
-
+def test_counts_are_set_against_the_official_ones(tmp_path, capsys):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG")
     info = tarfile.TarInfo("ILSVRC2012_val_00000001.JPEG")

@@ -28,7 +28,8 @@ class View(NamedTuple):
 def central(height: int, width: int, size: int, crop_ratio: float) -> View:
     """The evaluation view: the central square whose side is `crop_ratio` of the short side.
 
-    The same pixels as torchvision's Resize(size / crop_ratio) and CenterCrop(size), in one resize instead of a resize and a cut.
+    The region that torchvision's Resize(size / crop_ratio) and CenterCrop(size) show, to about a pixel of the image, in one resize
+    instead of a resize and a cut.
     """
     side = max(1, round(crop_ratio * min(height, width)))
     return View(height, width, size, (height - side + 1) // 2, (width - side + 1) // 2, side, side)
@@ -77,18 +78,23 @@ AUGMENTATIONS: dict[str, Callable[..., View]] = {
 
 
 def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Callable[[View, Draws], View]:
-    """The config's list of (name, settings) as one function. Raises UserError for an unknown name or setting."""
+    """The config's list of (name, settings) as one function. Raises UserError for an unknown name or setting, or a wrong form."""
     steps = []
-    for name, settings in augment:
+    for entry in augment:
+        if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict)):
+            raise UserError(f"augment has the entry {entry!r}; wanted: (name, {{settings}}), such as ('flip', {{}}).")
+        name, settings = entry
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
         function = AUGMENTATIONS[name]
         allowed = function.__kwdefaults__ or {}
-        for key in settings:
+        for key, value in settings.items():
             if key not in allowed:
                 raise unknown(f"setting of augmentation {name!r}", key, allowed)
+            if not _alike(value, allowed[key]):
+                raise UserError(f"augment: {name} has {key}={value!r}; wanted something like the default, {allowed[key]!r}.")
         steps.append((function, {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}))
-    if any(name == "random_resized_crop" for name, _ in augment[1:]):
+    if any(function is random_resized_crop for function, _ in steps[1:]):
         raise UserError("random_resized_crop chooses the box anew, so it must stand first in config.augment.")
 
     def apply(view: View, draws: Draws) -> View:
@@ -97,3 +103,10 @@ def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Callable[[View, Draw
         return view
 
     return apply
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a setting from the config has the form of its default: a number (whole where that is whole), or as many of them."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and len(value) == len(default) and all(map(_alike, value, default))
+    return isinstance(value, int if isinstance(default, int) else int | float)

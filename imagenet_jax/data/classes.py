@@ -27,5 +27,5 @@ def wnids() -> list[str]:
 
 @functools.cache
 def _table() -> dict[str, str]:
-    text = importlib.resources.files(__package__).joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
+    text = importlib.resources.files("imagenet_jax.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     return dict(line.split("\t") for line in text.splitlines())

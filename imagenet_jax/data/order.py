@@ -41,7 +41,7 @@ class Draws:
         return _mix(self._state)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """A float in [low, high)."""
+        """A float in [0, 1), stretched to low .. high (where rounding may reach `high` itself)."""
         return low + (high - low) * (self.bits() >> 11) * 2.0**-53
 
     def integer(self, low: int, high: int) -> int:
@@ -63,24 +63,33 @@ def examples(start: int, count: int, size: int, seed: int) -> tuple[np.ndarray, 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
     """The images of `index` (int64, each in 0 .. size - 1) under the permutation of 0 .. size - 1 that `key` chooses.
 
-    A balanced Feistel network over the smallest even number of bits that holds `size`, walked again while the value falls
-    outside (Black and Rogaway 2002, section 4): no table, whatever the size, about 1 us an index.
+    A Feistel network over the smallest number of bits that holds `size`, walked again while the value falls outside (Black and
+    Rogaway 2002, section 4): no table, whatever the size, about 1 us an index.
     """
     if size < 2:
         return np.zeros_like(index)
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    bits = max(4, (size - 1).bit_length())  # with fewer, some orders of a tiny data set would come up clearly more often
     keys = [np.uint64(hash64(key, r)) for r in range(_ROUNDS)]
-    out = _feistel(index.astype(np.uint64), half, keys)
-    while (outside := out >= np.uint64(size)).any():
-        out[outside] = _feistel(out[outside], half, keys)
+    out = _feistel(index.astype(np.uint64), bits, keys)
+    outside = np.flatnonzero(out >= np.uint64(size))
+    while outside.size:
+        out[outside] = again = _feistel(out[outside], bits, keys)
+        outside = outside[again >= np.uint64(size)]
     return out.astype(np.int64)
 
 
-def _feistel(x: np.ndarray, half: int, keys: list[np.uint64]) -> np.ndarray:
-    bits, low = np.uint64(half), np.uint64((1 << half) - 1)
-    left, right = x >> bits, x & low
-    for key in keys:
-        z = (right ^ key) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        left, right = right, left ^ ((z ^ (z >> np.uint64(31))) & low)
-    return (left << bits) | right
+def _feistel(x: np.ndarray, bits: int, keys: list[np.uint64]) -> np.ndarray:
+    # Left and right are changed in turn and never swapped, so that they need not be equally wide: an odd number of bits serves.
+    below = np.uint64(bits // 2)
+    low, high = np.uint64((1 << bits // 2) - 1), np.uint64((1 << bits - bits // 2) - 1)
+    left, right = x >> below, x & low
+    for first, second in zip(keys[::2], keys[1::2], strict=True):
+        left = left ^ (_spread(right, first) & high)
+        right = right ^ (_spread(left, second) & low)
+    return (left << below) | right
+
+
+def _spread(x: np.ndarray, key: np.uint64) -> np.ndarray:
+    z = (x ^ key) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -138,7 +139,15 @@ def prepare_digits(data_dir: pathlib.Path, *, overwrite: bool = False, jobs: int
 def _listed(path: pathlib.Path, list_one: Callable[[pathlib.Path, Progress], Listing]) -> Listing:
     """The listing of one input, with a bar on a terminal: of a tar's bytes, with ETA, or a tree's files, which nobody counted."""
     size = path.stat().st_size if path.is_file() else None
-    bar = tqdm(total=size, desc=f"Listing {path.name}", unit="B" if size else " files", unit_scale=True, disable=None, leave=False)
+    bar = tqdm(
+        total=size,
+        desc=f"Listing {path.name}",
+        unit="B" if size else " files",
+        unit_scale=True,
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+    )
     try:
         with bar:
             return list_one(path, bar.update)
@@ -251,6 +260,7 @@ def _quiet() -> Iterator[None]:
 
 def _result(directory: pathlib.Path, *, existed: bool) -> Result:
     info = tfds.builder_from_directory(directory).info
+    features: Any = info.features
     metadata = dict(info.metadata or {})
     return Result(
         name=info.name,
@@ -258,7 +268,7 @@ def _result(directory: pathlib.Path, *, existed: bool) -> Result:
         directory=directory,
         existed=existed,
         images={split: part.num_examples for split, part in info.splits.items()},
-        classes=tuple(info.features["label"].names),
+        classes=tuple(features["label"].names),
         absent=metadata.get("absent", {}),
         left_out=[(name, reason) for name, reason in metadata.get("left_out", [])],
         rewritten=[(name, was) for name, was in metadata.get("rewritten", [])],

@@ -13,8 +13,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from imagenet_jax.data import order
 from imagenet_jax.data.classes import readable
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import RunError, UserError
 
 
 class Record(NamedTuple):
@@ -33,7 +36,7 @@ class Source:
     version: str
     split: str
     classes: tuple[str, ...]  # readable
-    fingerprint: str  # sha256 of what identifies the data: names, sizes and order of its files, features, metadata
+    fingerprint: str  # sha256 of what identifies the data: features, metadata, names, sizes and order of files, a few records
     keys: tuple[str, str, str | None]  # feature names of image, label and, where there is one, file name
     records: Any  # array_record data source: len() and [i] -> serialized tf.train.Example
 
@@ -41,12 +44,23 @@ class Source:
         return len(self.records)
 
     def read(self, index: int) -> Record:
-        """The example of that id, 0 .. len - 1. Raises IndexError past the end."""
+        """The example of that id, 0 .. len - 1. Raises RunError for one that cannot be used: torn, or without image or label."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
         image, label, name = self.keys
-        features = parse_example(self.records[index])
-        named = features.get(name, []) if name else []
+        try:
+            features = parse_example(self.records[index])
+            record = features[image][0], features[label][0]
+        except (ValueError, KeyError, IndexError, RuntimeError) as error:  # RuntimeError: array_record, of a torn file
+            raise RunError(f"Example {index} of {self.dataset}, split {self.split}, cannot be read: {error}.") from error
+        named = features.get(name) if name else None
         where = named[0].decode("utf-8", "replace") if named else f"{self.split}#{index}"
-        return Record(features[image][0], features[label][0], where)
+        if not 0 <= record[1] < len(self.classes):  # tfds stores -1 for "unknown", as in the test split of imagenet2012
+            raise RunError(
+                f"{where} (example {index} of {self.dataset}, split {self.split}) has the label {record[1]}, which is none of its "
+                f"{len(self.classes)} classes. Choose a split with labels."
+            )
+        return Record(*record, where)
 
 
 def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
@@ -74,10 +88,14 @@ def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
     keys = _keys(info.features, directory)
     names = info.features[keys[1]].names
     layout = [(os.path.basename(f.filename), f.skip, f.take, os.path.getsize(f.filename)) for f in files]
-    if not sum(take for _, _, take, _ in layout):
+    if min((take for _, _, take, _ in layout), default=0) < 1:  # negative where a slice ends before it begins
         raise UserError(f"Split {split!r} of {directory} is empty.")
     config = info.config_name
-    identity = [info.name, config, str(info.version), info.features.to_json(), dict(info.metadata or {}), layout]
+    records = ArrayRecordDataSource(files)
+    # Names and sizes alone do not tell small data sets apart: array_record fills its files up to 64 KB blocks.
+    some = order.permute(np.arange(min(16, len(records))), len(records), 0)
+    sample = [hashlib.sha256(records[int(i)]).hexdigest() for i in some]
+    identity = [info.name, config, str(info.version), info.features.to_json(), dict(info.metadata or {}), layout, sample]
     return Source(
         dataset=f"{info.name}/{config}" if config else info.name,
         version=str(info.version),
@@ -85,7 +103,7 @@ def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
         classes=tuple(readable(names)),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest(),
         keys=keys,
-        records=ArrayRecordDataSource(files),
+        records=records,
     )
 
 
@@ -105,8 +123,11 @@ def find(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
             found = _versions(base / configs[0])
         elif configs:
             raise UserError(f"{name} has several configs in {data_dir}: name one of {', '.join(f'{name}/{c}' for c in configs)}.")
-    if version:
-        found = [d for d in found if d.name == version]
+    if version and found:
+        versions = [d.name for d in found]
+        if version not in versions:
+            raise UserError(f"{name} {version} is not in {data_dir}. Prepared there: {', '.join(versions)}.")
+        found = [found[versions.index(version)]]
     if not found:
         raise UserError(f"{dataset} is not in {data_dir}. {_remedy(data_dir, name)}")
     return found[-1]
@@ -148,24 +169,24 @@ def parse_example(data: bytes) -> dict[str, list[Any]]:
     """
     out: dict[str, list[Any]] = {}
     try:
-        for _, features in _fields(data):
+        for _, features in _fields(memoryview(data)):  # slices of it copy nothing
             for _, entry in _fields(features):
                 parts = dict(_fields(entry))
                 values: list[Any] = []
-                for kind, content in _fields(parts.get(2, b"")):
+                for kind, content in _fields(parts.get(2, memoryview(b""))):
                     if kind == 1:
-                        values += [v for _, v in _fields(content)]
+                        values += [v.tobytes() for _, v in _fields(content)]
                     elif kind == 3:
                         for _, v in _fields(content):
                             values += [_signed(v)] if isinstance(v, int) else _packed(v)
-                out[parts[1].decode()] = values
+                out[parts[1].tobytes().decode()] = values
     except (IndexError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"not a tf.train.Example: {error}") from None
     return out
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, int or bytes) for each field of a protobuf message."""
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+    """(field number, int or memoryview) for each field of a protobuf message."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
@@ -182,18 +203,20 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"not a tf.train.Example: wire type {tag & 7}")
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, at
+            return value & (1 << 64) - 1, at
         shift += 7
+        if shift > 63:
+            raise ValueError("not a tf.train.Example: a number of more than ten bytes")
 
 
-def _packed(data: bytes) -> list[int]:
+def _packed(data: memoryview) -> list[int]:
     at, values = 0, []
     while at < len(data):
         value, at = _varint(data, at)

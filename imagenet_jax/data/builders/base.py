@@ -50,6 +50,7 @@ class ImagesBuilder(ShardBasedBuilder, skip_registration=True):
         self._jobs = jobs or os.cpu_count() or 1
         self.left_out: list[tuple[str, str]] = list(left_out)
         self.rewritten: list[tuple[str, str]] = []  # ('SPLIT/NAME', what it was)
+        self._progress: Callable[[], object] = lambda: None
         self._written: dict[str, set[str]] = {split: set() for split in splits}  # classes that it holds
         super().__init__(data_dir=data_dir, file_format="array_record")
 
@@ -79,19 +80,17 @@ class ImagesBuilder(ShardBasedBuilder, skip_registration=True):
             entries.sort(key=lambda entry: hasher.hash_key(entry.name))
         count = self._shard_count(sum(entry.size for entry in entries), len(entries))
         ends = [0, *shard_utils.get_shard_boundaries(len(entries), count)]
-        # Off a terminal tqdm stays silent (disable=None). Nothing closes the bar but its last image: there is one a split.
-        bar = tqdm(total=len(entries), desc=f"Writing {split}", unit=" images", disable=None, dynamic_ncols=True, smoothing=0.05)
         bounds = itertools.pairwise(ends)
-        return [functools.partial(self._examples, split, entries[start:end], bar) for start, end in bounds]
+        return [functools.partial(self._examples, split, entries[start:end]) for start, end in bounds]
 
     @staticmethod
     def _shard_count(size: int, images: int) -> int:
         return shard_utils.ShardConfig.calculate_number_shards(size, images)
 
-    def _examples(self, split: str, entries: Sequence[Entry], bar: tqdm) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _examples(self, split: str, entries: Sequence[Entry]) -> Iterator[tuple[str, dict[str, Any]]]:
         inspect = functools.partial(_inspect, only_jpeg=self.ONLY_JPEG)
         for entry, verdict in zip(entries, in_order(inspect, entries, self._jobs), strict=True):
-            bar.update()
+            self._progress()
             if verdict.left_out:
                 self.left_out.append((f"{split}/{entry.name}", verdict.left_out))
                 continue
@@ -99,17 +98,20 @@ class ImagesBuilder(ShardBasedBuilder, skip_registration=True):
                 self.rewritten.append((f"{split}/{entry.name}", verdict.rewritten))
             self._written[split].add(entry.label)
             yield entry.name, {"image": verdict.data, "label": entry.label, "file_name": entry.name}
-        if bar.n == bar.total:
-            bar.close()
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        super()._download_and_prepare(*args, **kwargs)
+        total = sum(map(len, self.entries.values()))
+        # Off a terminal tqdm stays silent (disable=None).
+        with tqdm(total=total, desc=f"Writing {self.name}", unit=" images", disable=None, dynamic_ncols=True) as bar:
+            self._progress = bar.update
+            super()._download_and_prepare(*args, **kwargs)
         for split, labels in self._written.items():
             if not labels:
                 first = ": ".join(next(row for row in self.left_out if row[0].startswith(f"{split}/")))
                 raise UserError(f"Not one image of the {split} split can be stored. The first: {first}.")
         absent = {split: [name for name in self._classes if name not in labels] for split, labels in self._written.items()}
-        self.info.metadata.update(left_out=self.left_out, rewritten=self.rewritten, absent=absent)
+        metadata: Any = self.info.metadata
+        metadata.update(left_out=self.left_out, rewritten=self.rewritten, absent=absent)
 
 
 def in_order(function: Callable[[Any], Any], items: Iterable[Any], jobs: int) -> Iterator[Any]:
