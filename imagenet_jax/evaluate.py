@@ -214,6 +214,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
     parser.add_argument("--batch_size", type=int, help="images at a time; changes no result; default: the run's")
     flags = parser.parse_args(argv)
+    if flags.batch_size is not None and flags.batch_size < 1:
+        raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
 
     runtime.setup()
     mesh = sharding.make_mesh()
@@ -225,8 +227,6 @@ def main(argv: list[str]) -> int:
     if source.classes != loaded.classes:
         raise UserError(f"The classes of {source.dataset} are not those that {flags.workdir} was trained on.")
     batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
-    if batch_size < 1:
-        raise UserError(f"--batch_size={batch_size} must be at least 1.")
     evaluator = Evaluator(
         loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std,
         batch_size=-(-batch_size // mesh.size) * mesh.size,

@@ -9,7 +9,7 @@ import numpy as np
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_ROUNDS = 6
+_ROUNDS = 8
 
 
 def hash64(*parts: int) -> int:

@@ -87,14 +87,17 @@ def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
         raise UserError(f"{directory} has no split {split!r}. It has: {names}. ({error})") from None
     keys = _keys(info.features, directory)
     names = info.features[keys[1]].names
-    layout = [(os.path.basename(f.filename), f.skip, f.take, os.path.getsize(f.filename)) for f in files]
-    if min((take for _, _, take, _ in layout), default=0) < 1:  # negative where a slice ends before it begins
+    if min((f.take for f in files), default=0) < 1:  # negative where a slice ends before it begins
         raise UserError(f"Split {split!r} of {directory} is empty.")
-    config = info.config_name
     records = ArrayRecordDataSource(files)
-    # Names and sizes alone do not tell small data sets apart: array_record fills its files up to 64 KB blocks.
+    # Names and sizes alone do not tell small data sets apart: array_record fills its files up to blocks of 64 KB.
     some = order.permute(np.arange(min(16, len(records))), len(records), 0)
-    sample = [hashlib.sha256(records[int(i)]).hexdigest() for i in some]
+    try:
+        layout = [(os.path.basename(f.filename), f.skip, f.take, os.path.getsize(f.filename)) for f in files]
+        sample = [hashlib.sha256(records[int(i)]).hexdigest() for i in some]
+    except (OSError, RuntimeError) as error:  # RuntimeError: array_record's
+        raise UserError(f"{directory} is damaged: {error}. Prepare it again, with --overwrite.") from None
+    config = info.config_name
     identity = [info.name, config, str(info.version), info.features.to_json(), dict(info.metadata or {}), layout, sample]
     return Source(
         dataset=f"{info.name}/{config}" if config else info.name,

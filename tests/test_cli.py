@@ -1,0 +1,54 @@
+"""Exit codes and messages that all commands share, seen from outside."""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ("main", "prepare", "evaluate", "report", "models")
+
+
+def call(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("return None", 0, ""),
+        ("return 3", 3, ""),
+        ("raise UserError('no such thing')", 2, "error: no such thing\n"),
+        ("raise RunError('disk full')", 1, "error: disk full\n"),
+        ("raise KeyboardInterrupt", 130, "Interrupted.\n"),
+    ],
+)
+def test_exit_codes(body, code, message):
+    done = call(
+        f"from imagenet_jax import cli\nfrom imagenet_jax.errors import *\ndef command(argv):\n    {body}\ncli.run(command)"
+    )
+    assert (done.returncode, done.stderr) == (code, message)
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    done = call("from imagenet_jax import cli\ncli.run(lambda argv: 1 / 0)")
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    done = subprocess.run(
+        [sys.executable, "-m", f"imagenet_jax.{command}", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert f"usage: python -m imagenet_jax.{command}" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_the_users_mistake(command):
+    done = subprocess.run(
+        [sys.executable, "-m", f"imagenet_jax.{command}", "--wrkdir=x"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

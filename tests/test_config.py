@@ -1,0 +1,66 @@
+"""Config files and their overrides; every recipe that ships can be loaded and is documented."""
+
+import pathlib
+
+import pytest
+
+from imagenet_jax import config
+from imagenet_jax.errors import UserError
+
+CONFIGS = sorted(pathlib.Path(config.CHECKOUT, "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)
+def test_every_config_is_valid_and_states_its_claim(file):
+    c = config.load(str(file), [])
+    config.validate(c, devices=1)
+    header = file.read_text().split('"""')[1]
+    for line in ("Target:", "Measured:", "Command:"):
+        assert line in header
+    assert f"--config=configs/{file.name}" in header
+
+
+def test_overrides_change_values_of_every_type():
+    flags = ["epochs=3", "model.name=resnet18", "augment=(('flip',{}),)", "optimizer.nesterov=True", "mean=(0.1,0.2,0.3)"]
+    c = config.load("resnet50", [f"--config.{flag}" for flag in flags])
+    assert (c.epochs, c.model.name, c.augment, c.optimizer.nesterov) == (3.0, "resnet18", (("flip", {}),), True)
+    assert c.mean == (0.1, 0.2, 0.3)
+
+
+def test_names_find_the_recipes_that_come_with_the_package():
+    for name in ("resnet50", "configs/resnet50.py", "resnet50.py"):
+        assert config.find(name).samefile(config.CHECKOUT / "configs" / "resnet50.py")
+    with pytest.raises(UserError, match=r"No config file 'resnet51'.*cifar10, imagenette, quickstart, resnet18, resnet50"):
+        config.find("resnet51")
+
+
+@pytest.mark.parametrize("body", ["x = 1", "def get_config(): return 1", "def get_config():\n  c = d()\n  c.extra = 1\n  return c"])
+def test_a_file_that_is_no_config(tmp_path, body):
+    file = tmp_path / "odd.py"
+    file.write_text("from imagenet_jax.config import default as d\n" + body)
+    with pytest.raises(UserError, match=r"must return config.default\(\)"):
+        config.load(str(file), [])
+
+
+def test_differences_are_named_by_dotted_key():
+    a = config.plain(config.default())
+    c = config.default()
+    c.optimizer.momentum, c.seed = 0.5, 3
+    assert config.differences(a, config.plain(c)) == {"optimizer.momentum": (0.9, 0.5), "seed": (0, 3)}
+    assert config.differences(a, a) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("weight_decay", -1.0, "weight_decay=-1.0 is negative"),
+        ("label_smoothing", 1.0, r"must lie in \[0, 1\)"),
+        ("crop_ratio", 1.5, r"must lie in \(0, 1\]"),
+        ("eval_batch_size", 5, "eval_batch_size=5 does not divide into 2 devices"),
+    ],
+)
+def test_values_that_cannot_be(key, value, message):
+    c = config.default()
+    c[key] = value
+    with pytest.raises(UserError, match=message):
+        config.validate(c, devices=2)

@@ -1,0 +1,105 @@
+"""The evaluate command on a real run: its files, against scikit-learn, on any split and batch size."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from imagenet_jax import evaluate, infer, sharding, train
+from imagenet_jax.data import order
+from imagenet_jax.errors import UserError
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data, tmp_path_factory):
+    from imagenet_jax import config
+
+    c = config.default()
+    c.dataset, c.image_size, c.crop_ratio, c.model.name = "tiny", 16, 1.0, "resnet8"
+    c.epochs, c.batch_size, c.learning_rate, c.lr_batch, c.ema_decay = 2.0, 8, 0.05, 8, 0.5
+    c.eval_interval_epochs = 0.0
+    workdir = tmp_path_factory.mktemp("run")
+    assert train.train(c, workdir, data_dir=tiny_data, devices=jax.devices()[:1]) == 0
+    return workdir
+
+
+def test_the_command_writes_what_the_run_wrote(run, capsys):
+    path = run / "eval" / "tiny-validation.json"
+    before = json.loads(path.read_text())
+    assert evaluate.main([f"--workdir={run}", "--batch_size=5"]) == 0
+    after = json.loads(path.read_text())
+    assert "tiny validation: 21 images, step 13" in capsys.readouterr().out
+    for weights in ("raw", "ema"):
+        assert before[weights]["top1"] == after[weights]["top1"]
+        assert before[weights]["per_class"] == after[weights]["per_class"]
+        assert before[weights]["loss"] == pytest.approx(after[weights]["loss"], abs=1e-5)
+
+
+def test_counts_equal_scikit_learn_on_every_prediction(run, tiny_data):
+    """Predictions one image at a time, by another path than the evaluation's."""
+    evaluate.main([f"--workdir={run}", "--split=train", "--batch_size=16"])
+    result = json.loads((run / "eval" / "tiny-train.json").read_text())
+    matrix = np.load(run / "eval" / "tiny-train.npz")["confusion_raw"]
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    loaded = infer.load_run(run, mesh)
+    source = evaluate.open_source(tiny_data, "tiny", "train")
+    one = evaluate.Evaluator(loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=1)
+    labels, predicted = [], []
+    for i in range(len(source)):
+        record = source.read(i)
+        image = np.empty((1, 16, 16, 3), np.uint8)
+        one._view(record.image, True, image[0])
+        predicted.append(int(np.argmax(one._predict(loaded.weights["raw"], image))))
+        labels.append(record.label)
+    np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(4)))
+    assert result["images"] == 52
+    assert result["raw"]["top1"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    macro = sklearn_metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    got = result["raw"]["macro"]
+    assert (got["precision"], got["recall"], got["f1"]) == pytest.approx(macro[:3])
+
+
+def test_samples_name_real_images_and_their_thumbnails(run):
+    result = json.loads((run / "eval" / "tiny-validation.json").read_text())
+    assert len(result["samples"]) == 21
+    for sample in result["samples"]:
+        assert (run / "eval" / sample["thumbnail"]).stat().st_size > 100
+        assert sample["label_name"] == result["classes"][sample["label"]]
+        assert sum(t["probability"] for t in sample["raw"]) == pytest.approx(1, abs=1e-4)
+        assert sample["raw"][0]["probability"] >= sample["raw"][1]["probability"]
+
+
+def test_the_choice_of_samples_does_not_move():
+    assert order.permute(np.arange(3), 50_000, order.hash64(0)).tolist() == [20467, 2013, 37818]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split=tset"], "has no split 'tset'"),
+        (["--split=train[:0]"], "is empty"),
+        (["--batch_size=0"], "must be at least 1"),
+    ],
+)
+def test_mistakes(run, flags, message):
+    with pytest.raises(UserError, match=message):
+        evaluate.main([f"--workdir={run}", *flags])
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: it has no config.json"):
+        evaluate.main([f"--workdir={tmp_path}"])
+
+
+def test_a_run_without_a_checkpoint(run, tmp_path):
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        evaluate.main([f"--workdir={tmp_path}"])
+
+
+def test_result_path_keeps_names_plain(tmp_path):
+    path = evaluate.result_path(tmp_path, "imagenet_v2/matched-frequency", "test[:10%]")
+    assert path == tmp_path / "eval" / "imagenet_v2_matched-frequency-test_10_.json"

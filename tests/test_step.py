@@ -1,0 +1,109 @@
+"""The training step's promises: a bad batch leaves no trace, the loss is the paper's, padding counts nowhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_jax import build, tree
+from imagenet_jax import step as steps
+from imagenet_jax.ops.images import normalize
+from imagenet_jax.ops.losses import cross_entropy
+from imagenet_jax.optim import schedules
+
+CONFIG = {
+    "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
+    "bn_group": 0,
+    "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
+    "weight_decay": 1e-3,
+    "no_weight_decay": [],
+    "clip_norm": 0.0,
+    "ema_decay": 0.9,
+}
+VIEW = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    model = build.model(CONFIG, 5)
+    state = jax.jit(build.state_init(model, CONFIG))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": rng.integers(0, 5, 8).astype(np.int32)}
+    return model, state, batch
+
+
+def make(model, rate=0.1):
+    schedule = schedules.make("constant", peak=rate, total_steps=10)
+    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, ema_decay=0.9, **VIEW))
+
+
+def test_a_step_changes_every_part_of_the_state(parts):
+    model, state, batch = parts
+    new, sums = make(model)(state, batch)
+    assert int(new.step) == 1
+    assert int(sums["nonfinite"]) == 0
+    same = [path for (path, a), (_, b) in zip(tree.paths(state), tree.paths(new), strict=True) if np.array_equal(a, b)]
+    assert not same
+
+
+@pytest.mark.parametrize("poison", ["parameters", "rate"])
+def test_a_nonfinite_loss_or_gradient_leaves_the_state_as_it_was(parts, poison):
+    """Everything but the position in the data: parameters, BN statistics, momentum, averages."""
+    model, state, batch = parts
+    train_step = make(model)
+    state, _ = train_step(state, batch)
+    if poison == "parameters":  # an infinite weight makes the loss NaN
+        kernel = state.params["fc"]["kernel"].at[0, 0].set(jnp.inf)
+        state = state.replace(params={**state.params, "fc": {**state.params["fc"], "kernel": kernel}})
+    else:  # a finite loss with an overflowing gradient
+        scaled = jax.tree.map(lambda x: x, state.params)
+        scaled["fc"] = {**scaled["fc"], "kernel": scaled["fc"]["kernel"] * 1e38}
+        state = state.replace(params=scaled)
+    new, sums = train_step(state, batch)
+    assert int(sums["nonfinite"]) == 1
+    assert int(new.step) == int(state.step) + 1
+    for (path, a), (_, b) in zip(tree.paths(state), tree.paths(new.replace(step=state.step)), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_cross_entropy_against_the_definition(smoothing):
+    logits = np.random.default_rng(0).normal(size=(6, 5)) * 3
+    labels = np.array([0, 1, 2, 3, 4, 0])
+    target = np.eye(5)[labels] * (1 - smoothing) + smoothing / 5
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    got = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing)
+    np.testing.assert_allclose(got, -(target * log_p).sum(1), rtol=1e-5)
+
+
+def test_normalize_is_the_textbook_formula():
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, -1)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    got = normalize(jnp.asarray(images), mean, std, jnp.float32)
+    np.testing.assert_allclose(got, (images / 255 - np.array(mean)) / np.array(std), atol=2e-6)
+    assert normalize(jnp.asarray(images), mean, std, jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_padding_counts_nowhere(parts):
+    model, state, batch = parts
+    eval_step = jax.jit(steps.make_eval_step(model, num_classes=5, **VIEW))
+    mask = np.array([True] * 5 + [False] * 3)
+    zero = steps.zero_sums(5)
+    padded, loss = eval_step(state.variables(), zero, {**batch, "mask": mask})
+    batch = {k: v[:5] for k, v in batch.items()}
+    exact, exact_loss = eval_step(state.variables(), zero, {**batch, "mask": mask[:5]})
+    assert int(padded["images"]) == 5
+    for key in exact:
+        np.testing.assert_array_equal(padded[key], exact[key])
+    assert float(loss) == pytest.approx(float(exact_loss), rel=1e-6)
+
+
+def test_bfloat16_keeps_state_and_logits_in_float32(parts):
+    _, _, batch = parts
+    config = {**CONFIG, "model": {**CONFIG["model"], "dtype": "bfloat16"}}
+    model = build.model(config, 5)
+    state = jax.jit(build.state_init(model, config))(jax.random.key(0))
+    new, sums = make(model)(state, batch)
+    assert {str(leaf.dtype) for _, leaf in tree.paths(new)} == {"float32", "int32"}
+    assert sums["loss"].dtype == jnp.float32
+    assert np.isfinite(float(sums["loss"]))
