@@ -107,7 +107,7 @@ def load(path: str, overrides: list[str]) -> Config:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
     except (flags.Error, ValueError, SyntaxError) as error:
-        raise UserError(f"{error}. Set as in --config.epochs=3 or --config.mean=\"(0.5,0.5,0.5)\".") from None
+        raise UserError(f'{error}. Set as in --config.epochs=3 or --config.mean="(0.5,0.5,0.5)".') from None
     return config
 
 
@@ -164,6 +164,11 @@ def validate(c: Config, *, devices: int) -> None:
     for key in ("label_smoothing", "ema_decay"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
+    for key in ("mean", "std"):
+        if len(c[key]) != 3:
+            raise UserError(f"{key}={c[key]} must be three numbers, one a channel.")
+    if min(c.std) <= 0:
+        raise UserError(f"std={c.std} must be greater than 0.")
     if c.crop_ratio > 1:
         raise UserError(f"crop_ratio={c.crop_ratio} must lie in (0, 1]: the central crop's share of the short side.")
     if c.warmup_epochs >= c.epochs and c.warmup_epochs > 0:

@@ -227,13 +227,14 @@ def main(argv: list[str]) -> int:
     if source.classes != loaded.classes:
         raise UserError(f"The classes of {source.dataset} are not those that {flags.workdir} was trained on.")
     batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
+    batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std,
-        batch_size=-(-batch_size // mesh.size) * mesh.size,
+        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size
     )  # fmt: skip
-    counts = evaluator.count(loaded.weights, progress=True)
-    assert counts is not None  # nothing can stop it
-    result = write(flags.workdir, evaluator, loaded.weights, counts, loaded.record, loaded.step)
+    with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
+        counts = evaluator.count(loaded.weights, progress=True)
+        assert counts is not None  # nothing can stop it
+        result = write(flags.workdir, evaluator, loaded.weights, counts, loaded.record, loaded.step)
     print(summary(result))
     print(f"Written: {result_path(flags.workdir, source.dataset, source.split)}")
     return cli.FINISHED

@@ -165,7 +165,7 @@ def ahead(batches: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> 
 
 
 @contextlib.contextmanager
-def out_of_memory_hint(batch_size: int, multiple: int) -> Iterator[None]:
+def out_of_memory_hint(batch_size: int, multiple: int, flag: str = "--config.batch_size") -> Iterator[None]:
     """Turn XLA's out-of-memory error into a message with a batch size to try: half, as a multiple of `multiple`."""
     try:
         yield
@@ -173,10 +173,6 @@ def out_of_memory_hint(batch_size: int, multiple: int) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         smaller = batch_size // 2 // multiple * multiple
-        remedy = (
-            f"Try --config.batch_size={smaller}."
-            if smaller
-            else "The batch cannot be halved: use a smaller --config.image_size, or more devices."
-        )
+        remedy = f"Try {flag}={smaller}." if smaller else "The batch cannot be halved: use smaller images, or more devices."
         detail = str(error).split("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
         raise RunError(f"Out of memory at batch_size={batch_size}. {remedy} ({detail})") from error

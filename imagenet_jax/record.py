@@ -102,7 +102,10 @@ def freeze(workdir: pathlib.Path, record: dict[str, Any]) -> None:
         if (workdir / "checkpoints").is_dir():
             raise UserError(f"{workdir} has checkpoints but no config.json, so it is not known what they belong to.")
         if runtime.is_main_process():
-            logs.write_json(workdir / "config.json", record)
+            try:
+                logs.write_json(workdir / "config.json", record)
+            except OSError as error:
+                raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
         return
     frozen = read(workdir)
     changed = configs.differences(frozen["config"], record["config"])

@@ -1,5 +1,6 @@
 """One training run, from config and workdir to checkpoints, metrics, evaluation and report. Reads from top to bottom."""
 
+import contextlib
 import datetime
 import functools
 import pathlib
@@ -105,22 +106,19 @@ def train(
             )
             if start in plan.eval_steps and not journal.has("eval", start):  # it was stopped during this evaluation
                 evaluate(start, state)
-            try:
-                with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                    state = loop.fit(
-                        state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
-                        save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
-                    )  # fmt: skip
-            finally:
-                batches.close()
-                host.close()
+            with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
+                state = loop.fit(
+                    state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
+                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                )  # fmt: skip
             checkpoints.save(state)
             checkpoints.wait()
             done = int(state.step)
 
             # ---- final evaluation and report
-            if done == plan.total and (counts := evaluate(done, state)):
-                evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
+            with loop.out_of_memory_hint(evaluator.batch_size, mesh.size, "--config.eval_batch_size"):
+                if done == plan.total and (counts := evaluate(done, state)):
+                    evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
         if signals.received is not None:
             print(f"Stopped by {signals.received.name} at step {done:,}, saved. The same command goes on from there.")
             return 128 + signals.received
@@ -183,7 +181,7 @@ def log_evaluation(
     state: Any,
 ) -> dict[str, evaluation.Counts] | None:
     """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
-    counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None)
+    counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "

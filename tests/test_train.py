@@ -216,7 +216,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tiny_config, tiny_data, tmp_
 
 def test_workdir_with_checkpoints_but_no_config_is_refused(tiny_config, tiny_data, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         run(tiny_config, tmp_path, tiny_data)
 
 
