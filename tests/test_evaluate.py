@@ -73,7 +73,7 @@ def test_samples_name_real_images_and_their_thumbnails(run):
 
 
 def test_the_choice_of_samples_does_not_move():
-    assert order.permute(np.arange(3), 50_000, order.hash64(0)).tolist() == [20467, 2013, 37818]
+    assert order.permute(np.arange(3), 50_000, order.hash64(0)).tolist() == [23652, 9506, 10168]
 
 
 @pytest.mark.parametrize(

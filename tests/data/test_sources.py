@@ -309,6 +309,7 @@ def test_a_damaged_data_set_says_so(copied, damage):
         (example(image=[b"x"], label=[-1], file_name=[b"cat/1.png"]), ["cat/1.png", "label -1", "2 classes"]),
         (example(image=[b"x"], label=[2]), ["train#0", "label 2", "2 classes"]),
     ],
+    ids=["garbage", "no label", "no image", "a label below 0", "a label past the classes"],
 )
 def test_a_record_that_cannot_be_used_is_named(pets, record, words):
     source = dataclasses.replace(open_source(pets[0], "pets", "train"), records=[record])
