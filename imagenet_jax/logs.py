@@ -16,18 +16,21 @@ from tqdm import tqdm
 
 
 class Journal:
-    """Appends records to workdir/metrics.jsonl and workdir/tensorboard, starting from those up to `step`."""
+    """Appends records to workdir/metrics.jsonl and workdir/tensorboard, starting from those of the way to `step`.
+
+    An evaluation at `step` itself is left out: the run that goes on from there evaluates again.
+    """
 
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / "metrics.jsonl"
-        self.records = [r for r in read(self._path) if r["step"] <= step]
+        kept = [r for r in read(self._path) if r["step"] < step or (r["step"] == step and r["kind"] == "train")]
         draft = self._path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
         os.replace(draft, self._path)
         self._file = self._path.open("a")
         shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
-        for record in self.records:
+        for record in kept:
             self._plot(record)
 
     def __enter__(self) -> "Journal":
@@ -39,14 +42,9 @@ class Journal:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record: {"kind", "step", "time", numbers ...}. On disk when this returns."""
-        self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self._plot(record)
-
-    def has(self, kind: str, step: int) -> bool:
-        """Whether there is a record of that kind at that step."""
-        return any(r["kind"] == kind and r["step"] == step for r in self.records)
 
     def _plot(self, record: dict[str, Any]) -> None:
         prefix = "/".join(str(record[k]) for k in ("kind", "split", "weights") if k in record)

@@ -104,7 +104,7 @@ def train(
                 tick=console.tick,
                 stopping=lambda: signals.received is not None,
             )
-            if start in plan.eval_steps and not journal.has("eval", start):  # it was stopped during this evaluation
+            if start in plan.eval_steps:  # a stop may have cut this evaluation off
                 evaluate(start, state)
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 state = loop.fit(

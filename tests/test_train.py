@@ -163,6 +163,16 @@ def test_metrics_are_cut_back_to_the_restored_step(tiny_config, tiny_data, tmp_p
     assert max(steps) == 13
 
 
+def test_a_run_that_lost_its_report_evaluates_again_and_records_it_once(tiny_config, tiny_data, tmp_path):
+    run(tiny_config, tmp_path, tiny_data)
+    before = logs.read(tmp_path / "metrics.jsonl")
+    (tmp_path / "report.html").unlink()
+    assert run(tiny_config, tmp_path, tiny_data) == 0
+    assert (tmp_path / "report.html").exists()
+    after = logs.read(tmp_path / "metrics.jsonl")
+    assert [(r["kind"], r["step"], r["loss"]) for r in after] == [(r["kind"], r["step"], r["loss"]) for r in before]
+
+
 def test_another_config_is_refused_with_the_names_of_the_keys(tiny_config, tiny_data, tmp_path):
     run(tiny_config, tmp_path, tiny_data, stop_after=2)
     tiny_config.learning_rate, tiny_config.optimizer.momentum = 0.1, 0.8
