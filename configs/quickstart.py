@@ -1,7 +1,8 @@
-"""A small ResNet on the embedded handwritten digits: the whole house in three minutes on two CPU cores.
+"""A small ResNet on the embedded handwritten digits: the whole house in a minute or two on two CPU cores.
 
 Target:   at least 97 % validation top-1.
-Measured: not run.
+Measured: 98.64 % +- 0.39 of 381 images (raw weights; n = 5 seeds: 98.69 98.69 99.21 98.43 98.16), jax 0.10.2 on two cores of an
+          AMD EPYC; `make quickstart` on a fresh clone, set-up included: 69 s, n = 1.
 Command:  python -m imagenet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
