@@ -30,7 +30,7 @@ def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         return float(values[seen].mean()) if seen.any() else 0.0
 
     return {
-        "macro": {"precision": mean(precision), "recall": mean(recall), "f1": mean(f1)},
+        "macro": {"classes": int(seen.sum()), "precision": mean(precision), "recall": mean(recall), "f1": mean(f1)},
         "per_class": [
             {
                 "index": i,

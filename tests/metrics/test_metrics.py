@@ -27,7 +27,9 @@ def test_macro_averages_leave_out_classes_that_do_not_occur():
     label, predicted = np.array([0, 0, 2, 2]), np.array([0, 2, 2, 3])  # 1 and 4 occur nowhere, 3 as a prediction only
     matrix = np.asarray(device_confusion(jnp.asarray(predicted), jnp.asarray(label), jnp.ones(4, bool), 5))
     want = sklearn_metrics.recall_score(label, predicted, average="macro", zero_division=0)
-    assert scores(matrix, list("abcde"))["macro"]["recall"] == pytest.approx(want)
+    macro = scores(matrix, list("abcde"))["macro"]
+    assert macro["recall"] == pytest.approx(want)
+    assert macro["classes"] == 3
 
 
 def test_mask_keeps_padding_out_of_the_confusion():

@@ -60,7 +60,7 @@ def evaluation(names, ema):
         {"index": i, "name": name, "images": 2, "precision": None if i == 7 else 0.875, "recall": 0.75, "f1": 0.625}
         for i, name in enumerate(names)
     ]
-    macro = {"precision": 0.8125, "recall": 0.6875, "f1": 0.5625}
+    macro = {"classes": len(per_class), "precision": 0.8125, "recall": 0.6875, "f1": 0.5625}
     result = {"loss": 0.4321, "top1": 0.8537, "top5": 0.9876, "macro": macro, "per_class": per_class}
     guesses = [{"index": i, "name": names[i], "probability": p} for i, p in ((3, 0.7), (5, 0.2), (1, 0.1))]
     samples = [

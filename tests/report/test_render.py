@@ -170,7 +170,7 @@ def test_unknown_numbers_do_not_stop_the_page(make_run):
     info["model"]["flops_per_image"] = info["git_commit"] = None
     (work / "config.json").write_text(json.dumps(info))
     content = json.loads((work / "eval" / "digits-validation.json").read_text())
-    content["raw"] |= {"top5": None, "loss": float("nan"), "macro": dict.fromkeys(("precision", "recall", "f1"))}
+    content["raw"] |= {"top5": None, "loss": float("nan"), "macro": dict.fromkeys(("classes", "precision", "recall", "f1"))}
     content["ema"], content["samples"] = None, []
     (work / "eval" / "digits-validation.json").write_text(json.dumps(content))
     page = read_page(report.write_report([work]))
