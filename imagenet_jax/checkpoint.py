@@ -100,11 +100,19 @@ def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
 
 
 def latest_step(directory: pathlib.Path) -> int | None:
-    """The newest step below `directory` (workdir/checkpoints) whose manifest is readable, or None."""
+    """The newest step below `directory` (workdir/checkpoints) whose manifest is readable, or None where there is no step at all.
+
+    Raises RunError where there are steps and none is readable: to begin anew then would be to lose a run in silence.
+    """
     steps = sorted((int(d.name) for d in directory.glob("[0-9]" * DIGITS) if d.is_dir()), reverse=True)
     for step in steps:
         if _manifest(directory / f"{step:0{DIGITS}d}"):
             return step
+    if steps:
+        raise RunError(
+            f"{directory} holds {len(steps)} step{'s' if len(steps) > 1 else ''}, and none has a readable manifest. "
+            "Restore one of them, or move the directory away to begin anew."
+        )
     return None
 
 

@@ -100,6 +100,12 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path):
         assert c.latest() == 6
 
 
+def test_steps_of_which_none_is_readable_are_no_fresh_start(tmp_path):
+    (tmp_path / "checkpoints" / "00000010" / "state").mkdir(parents=True)
+    with checkpoint.Checkpoints(tmp_path) as c, pytest.raises(RunError, match="holds 1 step, and none has a readable manifest"):
+        c.latest()
+
+
 def test_another_model_is_refused_with_the_first_differences(tmp_path):
     with checkpoint.Checkpoints(tmp_path) as c:
         c.save(state(1))
