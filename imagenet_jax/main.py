@@ -2,7 +2,7 @@
 
 import pathlib
 
-from imagenet_jax import cli, config, runtime, train
+from imagenet_jax import cli, config
 from imagenet_jax.data.locate import data_dir
 from imagenet_jax.errors import UserError
 
@@ -30,9 +30,12 @@ def main(argv: list[str]) -> int:
     if flags.workdir.exists() and not flags.workdir.is_dir():
         raise UserError(f"--workdir={flags.workdir} is a file. Name a directory.")
 
-    runtime.setup()
     file = config.find(flags.config)
     chosen = config.load(flags.config, overrides)
+    # Not at the top: jax and orbax take three seconds, which --help or a typo need not wait for.
+    from imagenet_jax import runtime, train
+
+    runtime.setup()
     print(f"Config {file} (sha256 {config.sha256(file)[:12]}), run in {flags.workdir}\n", flush=True)
     return train.train(chosen, flags.workdir, data_dir=data_dir(flags.data_dir), stop_after=flags.stop_after, dry_run=flags.dry_run)
 
