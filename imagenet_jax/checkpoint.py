@@ -7,8 +7,11 @@ A directory without a readable manifest is no checkpoint. Saves run in the backg
 went wrong in the last one.
 """
 
+import contextlib
 import json
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -29,6 +32,8 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, keep: int = 3):
         self.directory = workdir.absolute() / "checkpoints"
+        _set_aside(self.directory)
+        self._begun: int | None = None  # the step last given to orbax, which may still be writing it
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -44,7 +49,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._manager.close()
+        with self._failures():
+            self._manager.close()
 
     def latest(self) -> int | None:
         """The newest step with a readable manifest, or None."""
@@ -56,24 +62,28 @@ class Checkpoints:
         Raises RunError for a state with a non-finite leaf, which is never committed, and for an earlier save that failed.
         """
         step = int(state.step)
-        if step == self.latest():
+        if step in (self._begun, self.latest()):
             return
         if not bool(self._all_finite(state)):
             bad = [path for path, leaf in tree.paths(state) if not bool(jnp.all(jnp.isfinite(leaf)))]
             raise RunError(f"The state of step {step} is not finite in {', '.join(bad[:5])}; it is not saved.")
         manifest = {"format": FORMAT, "step": step, "leaves": _describe(state)}
-        try:
-            self._manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), manifest=ocp.args.JsonSave(manifest))
-            )
-        except OSError as error:
-            raise RunError(f"Saving a checkpoint to {self.directory} failed: {error}") from error
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), manifest=ocp.args.JsonSave(manifest))
+        with self._failures():
+            if not self._manager.save(step, args=items):
+                raise RunError(f"orbax did not save step {step} to {self.directory}: a later step lies there.")
+        self._begun = step
 
     def wait(self) -> None:
         """Until the last save is on disk. Raises RunError where it failed."""
-        try:
+        with self._failures():
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: tensorstore's, for a full disk among others
             raise RunError(f"Saving a checkpoint to {self.directory} failed: {error}") from error
 
     def restore(self, step: int, like: TrainState) -> TrainState:
@@ -114,6 +124,19 @@ def latest_step(directory: pathlib.Path) -> int | None:
             "Restore one of them, or move the directory away to begin anew."
         )
     return None
+
+
+def _set_aside(directory: pathlib.Path) -> None:
+    """Rename steps without a readable manifest: orbax would count them, and skip every save up to their number in silence.
+
+    Raises RunError as `latest_step` does.
+    """
+    latest_step(directory)
+    for folder in directory.glob("[0-9]" * DIGITS):
+        if _manifest(folder) is None:
+            aside = folder.with_name(f"{folder.name}.unreadable-{time.time_ns()}")
+            folder.rename(aside)
+            print(f"{folder} has no readable manifest, so it is no checkpoint: renamed to {aside.name}.")
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -43,10 +43,12 @@ def run(command: Callable[[list[str]], int | None]) -> None:
         code = _say(error, FAILED)
     except KeyboardInterrupt:
         code = _say("Interrupted.", INTERRUPTED)
-    except BrokenPipeError:  # `| head`: the reader went away, and said so on purpose
+    except BrokenPipeError:  # `| head`: the reader went away before the end
+        code = FAILED
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FINISHED
-    sys.stdout.flush()
     sys.exit(code)
 
 

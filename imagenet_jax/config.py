@@ -4,9 +4,12 @@
 (train.py, evaluate.py and the entry modules); everything below them takes plain keyword arguments.
 """
 
+import ast
 import hashlib
 import json
+import math
 import pathlib
+import re
 import runpy
 from typing import Any
 
@@ -16,10 +19,12 @@ from ml_collections import config_dict, config_flags
 from imagenet_jax.errors import UserError, unknown
 
 # What a rerun may change without changing any result; every other difference from the frozen config is refused.
-FREE_ON_RESUME = ("log_interval", "checkpoint_interval", "keep_checkpoints", "data.threads", "data.prefetch")
+FREE_ON_RESUME = ("eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "data.threads", "data.prefetch")
 
 # A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
 Config = Any
+
+SETTINGS = "model.settings"  # keyword arguments of the model: the one place where keys are free
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -92,23 +97,40 @@ def load(path: str, overrides: list[str]) -> Config:
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    config = runpy.run_path(str(file)).get("get_config", lambda: None)()
-    known = leaves(default().to_dict())
-    if not isinstance(config, config_dict.ConfigDict) or {k.split(".")[0] for k in leaves(config.to_dict())} != {
-        k.split(".")[0] for k in known
-    }:
-        raise UserError(f"{file}: get_config() must return config.default() with changed values, no keys added or removed.")
+    made = runpy.run_path(str(file)).get("get_config", lambda: None)()
+    if not isinstance(made, config_dict.ConfigDict):
+        raise UserError(f"{file}: get_config() must return config.default() with changed values.")
+    config: Any = made
+    known = [k for k in leaves(default().to_dict()) if not k.startswith(SETTINGS)]
+    found = [k for k in leaves(config.to_dict()) if not k.startswith(SETTINGS)]
+    for key in found:
+        if key not in known:
+            raise unknown("config key", key, known, f"{file} sets it; config.default() lists all.")
+    if missing := set(known) - set(found):
+        raise UserError(f"{file}: get_config() must return config.default() with changed values; {min(missing)} is gone.")
+    typed = []
     for flag in overrides:
-        key = flag.removeprefix("--config.").partition("=")[0]
+        key, _, value = flag.removeprefix("--config.").partition("=")
+        if key.startswith(f"{SETTINGS}."):  # the model's own, which models.create checks; their types are not known here
+            config.model.settings[key.removeprefix(f"{SETTINGS}.")] = _literal(value)
+            continue
         if key not in known:
             raise unknown("config key", key, known, "config.default() lists all.")
-    argv, values = ["main", *overrides], flags.FlagValues()
+        typed.append(flag)
+    argv, values = ["main", *typed], flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
     except (flags.Error, ValueError, SyntaxError) as error:
         raise UserError(f'{error}. Set as in --config.epochs=3 or --config.mean="(0.5,0.5,0.5)".') from None
     return config
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def find(path: str) -> pathlib.Path:
@@ -156,6 +178,9 @@ def differences(frozen: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 
 def validate(c: Config, *, devices: int) -> None:
     """Raise UserError for values that cannot work together; `devices` share each batch evenly."""
+    for key, value in c.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is no finite number.")
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
     for key in ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size"):
@@ -164,6 +189,11 @@ def validate(c: Config, *, devices: int) -> None:
     for key in ("label_smoothing", "ema_decay"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
+    for pattern in c.no_weight_decay:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"no_weight_decay has {pattern!r}, which is no regular expression: {error}.") from None
     for key in ("mean", "std"):
         if len(c[key]) != 3:
             raise UserError(f"{key}={c[key]} must be three numbers, one a channel.")

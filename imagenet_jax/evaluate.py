@@ -5,6 +5,7 @@ train.py at the end and during a run, and as a command on a finished or running 
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 import sys
@@ -189,8 +190,12 @@ def write(
 
 
 def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path:
-    """workdir/eval/<dataset>-<split>.json, with what a file name should not hold replaced by '_'."""
-    return workdir / "eval" / (re.sub(r"[^\w-]+", "_", f"{dataset}-{split}") + ".json")
+    """workdir/eval/<dataset>-<split>.json; what a file name should not hold becomes '_', and then a hash keeps names apart."""
+    name = f"{dataset}-{split}"
+    plain = re.sub(r"[^\w-]+", "_", name)
+    if plain != name:
+        plain += f"-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return workdir / "eval" / f"{plain}.json"
 
 
 def summary(result: dict[str, Any]) -> str:

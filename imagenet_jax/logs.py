@@ -74,8 +74,11 @@ class Console:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head`, or a terminal that went away: no reason to lose a run; metrics.jsonl has it all
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Hooks:
     save: Callable[[TrainState], None]
     evaluate: Callable[[int, TrainState], Any]
     tick: Callable[[], None]  # after every step: a progress bar
-    stopping: Callable[[], bool]  # asked after every step: leave the loop
+    stopping: Callable[[], bool]  # asked before every step: leave the loop
 
 
 def fit(
@@ -65,7 +65,10 @@ def fit(
     saved. Saving the state that comes back is up to the caller.
     """
     window = _Accumulator()
+    done = start
     for step in range(start, stop):
+        if hooks.stopping():
+            break
         with window.waiting():
             batch = next(batches)
         with jax.transfer_guard("disallow"):
@@ -76,21 +79,20 @@ def fit(
         if step == start:  # the first step includes compilation: it counts in the metrics, not in the speed
             jax.block_until_ready(sums)
             window.forget_time()
-        stopping = hooks.stopping()
-        saving, evaluating = done % save_interval == 0, done in eval_steps and not stopping
-        if done % log_interval == 0 or done == stop or saving or evaluating or stopping:
-            logged = window.close(done)
-            if done % log_interval == 0 or done == stop or stopping:
+        logging, saving, evaluating = done % log_interval == 0, done % save_interval == 0, done in eval_steps
+        if logging or saving or evaluating:
+            logged = window.close(done)  # raises before anything is saved
+            if logging:
                 hooks.log(logged)
                 window = _Accumulator()
         if evaluating:
             hooks.evaluate(done, state)
-        if saving and not stopping:
+        if saving:
             hooks.save(state)
         if evaluating or saving:
             window.restart_clock()
-        if stopping:
-            break
+    if window:
+        hooks.log(window.close(done))
     return state
 
 
@@ -106,6 +108,9 @@ class _Accumulator:
     def restart_clock(self) -> None:
         """Leave out the time since the last step."""
         self._clock = time.perf_counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._sums)
 
     def forget_time(self) -> None:
         """Leave out all time so far, and the steps that it was spent on."""
@@ -137,8 +142,8 @@ class _Accumulator:
         if skipped:
             raise RunError(
                 f"Loss or gradient not finite at step{'s' if len(skipped) > 1 else ''} {', '.join(map(str, skipped[:10]))}. "
-                "The state was left as it was before, and nothing is saved. Lower the learning rate, lengthen the warm-up, or "
-                "set clip_norm."
+                "The state was left as it was before, and nothing is saved. In a new --workdir, lower the learning rate, lengthen "
+                "the warm-up, or set clip_norm."
             )
         images = sum(int(s["images"]) for s in sums)
         timed = sums[self._untimed :]

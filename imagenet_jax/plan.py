@@ -1,5 +1,6 @@
 """How many steps a run has, and what happens at which."""
 
+import math
 from typing import Any
 
 
@@ -24,4 +25,4 @@ class Plan:
 
     def multiple(self, devices: int) -> int:
         """What a smaller batch size must be a multiple of."""
-        return max(devices, self.bn_group)
+        return math.lcm(devices, self.bn_group or 1)

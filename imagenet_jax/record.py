@@ -2,14 +2,15 @@
 
 import datetime
 import json
+import math
 import pathlib
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
 from imagenet_jax import config as configs
-from imagenet_jax import logs, loop, models, runtime, sharding, tree
 from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
 from imagenet_jax.data.sources import Source
@@ -98,14 +99,16 @@ def freeze(workdir: pathlib.Path, record: dict[str, Any]) -> None:
 
     What may differ is logged. Raises UserError, naming the keys, for a config, data or decoder that is not the run's own.
     """
-    if not (workdir / "config.json").exists():
-        if (workdir / "checkpoints").is_dir():
-            raise UserError(f"{workdir} has checkpoints but no config.json, so it is not known what they belong to.")
-        if runtime.is_main_process():
-            try:
-                logs.write_json(workdir / "config.json", record)
-            except OSError as error:
-                raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+    path = workdir / "config.json"
+    if not path.exists():
+        strange = [n for n in ("checkpoints", "metrics.jsonl", "tensorboard") if (workdir / n).exists()]
+        if strange:
+            raise UserError(f"{workdir} has {', '.join(strange)} but no config.json, so it is not known what they belong to.")
+    if not path.exists() or checkpoint.latest_step(workdir / "checkpoints") is None:  # nothing to go on from: begin anew
+        try:
+            logs.write_json(path, record)
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
         return
     frozen = read(workdir)
     changed = configs.differences(frozen["config"], record["config"])
@@ -122,6 +125,11 @@ def freeze(workdir: pathlib.Path, record: dict[str, Any]) -> None:
             )
     for key, (old, new) in changed.items():
         print(f"Changed since the run began, as is allowed: {key} {old!r} -> {new!r}.")
+    if frozen["data_dir"] != record["data_dir"]:
+        print(f"Changed since the run began, as is allowed: data_dir {frozen['data_dir']} -> {record['data_dir']}.")
+        logs.write_json(path, {**frozen, "data_dir": record["data_dir"]})
+    if frozen["git_commit"] != record["git_commit"]:
+        print(f"Changed since the run began: git_commit {frozen['git_commit']} -> {record['git_commit']}; results may differ.")
     for key, (old, new) in configs.differences(frozen["versions"], record["versions"]).items():
         print(f"Changed since the run began: {key} {old} -> {new}; results may differ in the last bits.")
 
@@ -168,11 +176,11 @@ def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str
         "image": jax.ShapeDtypeStruct((c["batch_size"], size, size, 3), "uint8", sharding=split),
         "label": jax.ShapeDtypeStruct((c["batch_size"],), "int32", sharding=split),
     }
-    with loop.out_of_memory_hint(c["batch_size"], max(mesh.size, c["bn_group"])):
+    with loop.out_of_memory_hint(c["batch_size"], math.lcm(mesh.size, c["bn_group"] or 1)):
         used = train_step.lower(abstract, batch).compile().memory_analysis()
     lines = [f"  {path:60s} {leaf.dtype!s:10s} {tuple(leaf.shape)}" for path, leaf in tree.paths(abstract.params)]
     lines += [f"  {'batch ' + k:60s} {v.dtype!s:10s} {tuple(v.shape)}" for k, v in batch.items()]
     if used is not None:
         mib = {"arguments": used.argument_size_in_bytes, "temporaries": used.temp_size_in_bytes}
         lines.append("memory a device: " + ", ".join(f"{n} {b / 2**20:,.0f} MiB" for n, b in mib.items()))
-    return "\n".join(["parameters", *lines, "Dry run: nothing was trained or written."])
+    return "\n".join(["parameters", *lines, "Dry run: nothing was trained, and nothing written to the workdir."])

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 import imagenet_jax
+from imagenet_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "array_record", "tensorflow-datasets")
 
@@ -20,13 +21,19 @@ def setup() -> None:
     """Switch on jax's persistent compilation cache, in a directory that only this user can write.
 
     Whoever can write that cache can run code in this process, so it is never a shared one. JAX_COMPILATION_CACHE_DIR overrides.
+    Raises UserError under several processes, which nothing here is ready for yet.
     """
+    if jax.process_count() > 1:
+        raise UserError(f"{jax.process_count()} processes: training and evaluation run in one process so far. Start one.")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         cache = base / "imagenet_jax" / "jax"
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        cache.chmod(0o700)
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            cache.chmod(0o700)
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+        except OSError as error:
+            print(f"No compilation cache: {cache} cannot be written ({error.strerror}). Set XDG_CACHE_HOME.", file=sys.stderr)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

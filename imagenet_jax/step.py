@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from imagenet_jax.metrics import topk
-from imagenet_jax.metrics.confusion import device_confusion
+from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy
@@ -84,12 +84,12 @@ def make_eval_step(
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {
-            "images": jnp.sum(mask, dtype=jnp.int32),
-            "top1": jnp.sum(topk.correct(logits, label, 1) & mask, dtype=jnp.int32),
-            "top5": jnp.sum(topk.correct(logits, label, min(5, num_classes)) & mask, dtype=jnp.int32),
-            "confusion": device_confusion(jnp.argmax(logits, -1), label, mask, num_classes),
+            "images": sums["images"] + jnp.sum(mask, dtype=jnp.int32),
+            "top1": sums["top1"] + jnp.sum(topk.correct(logits, label, 1) & mask, dtype=jnp.int32),
+            "top5": sums["top5"] + jnp.sum(topk.correct(logits, label, min(5, num_classes)) & mask, dtype=jnp.int32),
+            "confusion": add_to_confusion(sums["confusion"], jnp.argmax(logits, -1), label, mask),
         }
-        return jax.tree.map(jnp.add, sums, new), jnp.sum(losses)
+        return new, jnp.sum(losses)
 
     return eval_step
 

@@ -116,10 +116,11 @@ def train(
             done = int(state.step)
 
             # ---- final evaluation and report
-            with loop.out_of_memory_hint(evaluator.batch_size, mesh.size, "--config.eval_batch_size"):
-                if done == plan.total and (counts := evaluate(done, state)):
-                    evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
-        if signals.received is not None:
+            evaluated = False
+            if done == plan.total and (counts := evaluate(done, state)):
+                evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
+                evaluated = True
+        if signals.received is not None and not evaluated:
             print(f"Stopped by {signals.received.name} at step {done:,}, saved. The same command goes on from there.")
             return 128 + signals.received
     if done < plan.total:
@@ -131,7 +132,7 @@ def train(
 
 def open_data(c: dict[str, Any], data_dir: pathlib.Path) -> tuple[sources.Source, sources.Source]:
     """The training and the evaluation split. The embedded digits are prepared here if they are absent."""
-    if c["dataset"] == "digits" and not (data_dir / "digits").is_dir():
+    if c["dataset"] == "digits" and not sources.prepared_versions(data_dir / "digits"):
         from imagenet_jax.data.prepare import prepare_digits
 
         print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
@@ -181,7 +182,8 @@ def log_evaluation(
     state: Any,
 ) -> dict[str, evaluation.Counts] | None:
     """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
-    counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
+    with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
+        counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "

@@ -34,12 +34,27 @@ def test_names_find_the_recipes_that_come_with_the_package():
         config.find("resnet51")
 
 
-@pytest.mark.parametrize("body", ["x = 1", "def get_config(): return 1", "def get_config():\n  c = d()\n  c.extra = 1\n  return c"])
-def test_a_file_that_is_no_config(tmp_path, body):
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("x = 1", r"must return config.default\(\)"),
+        ("def get_config(): return 1", r"must return config.default\(\)"),
+        ("def get_config():\n  c = d()\n  c.epoch = 1\n  return c", "No config key 'epoch'. Did you mean 'epochs'"),
+        ("def get_config():\n  c = d()\n  c.model.nam = 'x'\n  return c", "No config key 'model.nam'. Did you mean 'model.name'"),
+        ("def get_config():\n  c = d()\n  del c.seed\n  return c", "seed is gone"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, body, message):
     file = tmp_path / "odd.py"
     file.write_text("from imagenet_jax.config import default as d\n" + body)
-    with pytest.raises(UserError, match=r"must return config.default\(\)"):
+    with pytest.raises(UserError, match=message):
         config.load(str(file), [])
+
+
+def test_settings_of_the_model_are_set_by_dotted_key():
+    c = config.load("resnet50", ["--config.model.settings.zero_init_last_bn=True", "--config.epochs=2"])
+    assert c.model.settings.to_dict() == {"zero_init_last_bn": True}
+    assert c.epochs == 2.0
 
 
 def test_differences_are_named_by_dotted_key():
@@ -56,6 +71,8 @@ def test_differences_are_named_by_dotted_key():
         ("weight_decay", -1.0, "weight_decay=-1.0 is negative"),
         ("label_smoothing", 1.0, r"must lie in \[0, 1\)"),
         ("crop_ratio", 1.5, r"must lie in \(0, 1\]"),
+        ("epochs", float("nan"), "epochs=nan is no finite number"),
+        ("no_weight_decay", ("(",), "is no regular expression"),
         ("eval_batch_size", 5, "eval_batch_size=5 does not divide into 2 devices"),
     ],
 )

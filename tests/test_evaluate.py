@@ -101,5 +101,7 @@ def test_a_run_without_a_checkpoint(run, tmp_path):
 
 
 def test_result_path_keeps_names_plain(tmp_path):
-    path = evaluate.result_path(tmp_path, "imagenet_v2/matched-frequency", "test[:10%]")
-    assert path == tmp_path / "eval" / "imagenet_v2_matched-frequency-test_10_.json"
+    assert evaluate.result_path(tmp_path, "tiny", "train") == tmp_path / "eval" / "tiny-train.json"
+    names = {evaluate.result_path(tmp_path, "imagenet_v2/a", s).name for s in ("test[:10%]", "test[:10]", "test[10:]")}
+    assert len(names) == 3
+    assert all(name.startswith("imagenet_v2_a-test_10_-") for name in names)

@@ -61,10 +61,23 @@ def test_the_last_window_may_be_shorter():
 
 
 def test_stopping_leaves_after_the_step_and_logs_it():
-    r = Recorder(stop_at=8)
-    assert int(fit(r)) == 8
-    assert [w.step for w in r.windows] == [5, 8]
+    r = Recorder(stop_at=7)
+    assert int(fit(r)) == 7
+    assert [w.step for w in r.windows] == [5, 7]
     assert r.saved == []  # the caller saves what comes back
+
+
+def test_a_stop_during_an_evaluation_leaves_at_its_step():
+    """So that the rerun makes that evaluation again, instead of passing it by."""
+    r = Recorder()
+    r.hooks.evaluate = lambda step, state: setattr(r, "_stop_at", r.ticks)
+    assert int(fit(r)) == 10
+
+
+def test_a_stop_before_the_first_step_takes_none():
+    r = Recorder(stop_at=0)
+    assert int(fit(r)) == 0
+    assert r.windows == []
 
 
 @pytest.mark.parametrize(("bad", "named"), [((7,), "step 7"), ((11, 12), "steps 11, 12")])

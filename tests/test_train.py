@@ -233,7 +233,10 @@ def test_workdir_with_checkpoints_but_no_config_is_refused(tiny_config, tiny_dat
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--config.dataset=tinny", r"tinny is not in .* python -m imagenet_jax.prepare folder --name=tinny .*Prepared there: tiny"),
+        (
+            "--config.dataset=tinny",
+            r"tinny is not in .*Did you mean 'tiny'.* python -m imagenet_jax.prepare folder --name=tinny .*Prepared there: tiny",
+        ),
         ("--config.model.name=resnet5O", r"No model 'resnet5O'. Did you mean .*'resnet50'"),
         ("--config.epoch=3", r"No config key 'epoch'. Did you mean 'epochs'"),
         ("--config.epochs=many", r"epochs"),
@@ -259,6 +262,23 @@ def test_a_mistake_is_named_with_its_remedy(whole_run, tiny_data, tmp_path, flag
 def test_batch_that_devices_do_not_divide(tiny_config):
     with pytest.raises(UserError, match=r"batch_size=8 does not divide into 3 devices \(8 = 2 x 3 \+ 2\).*batch_size=6 or 9"):
         config.validate(tiny_config, devices=3)
+
+
+def test_advice_can_be_followed_in_the_same_workdir_while_nothing_is_saved(tiny_config, tiny_data, tmp_path):
+    tiny_config.learning_rate, tiny_config.warmup_epochs = 1e38, 0.0
+    with pytest.raises(RunError, match="not finite"):
+        run(tiny_config, tmp_path, tiny_data)
+    tiny_config.learning_rate = 0.05
+    assert run(tiny_config, tmp_path, tiny_data, stop_after=2) == 0
+    assert infer.record.read(tmp_path)["config"]["learning_rate"] == 0.05
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(whole_run, tiny_data, tmp_path):
+    _, file = whole_run
+    flags = f"--config={file} --workdir={tmp_path / 'run'} --data_dir={tiny_data}"
+    shell = f"set -o pipefail; {sys.executable} -m imagenet_jax.main {flags} | grep -m2 ^step"
+    subprocess.run(["bash", "-c", shell], capture_output=True, timeout=120, check=False)
+    assert checkpoint.latest_step(tmp_path / "run" / "checkpoints") == 39
 
 
 def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path):

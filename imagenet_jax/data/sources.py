@@ -5,6 +5,7 @@ records themselves are parsed here, since tfds' own feature decoding costs more 
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
@@ -119,11 +120,11 @@ def find(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     base = data_dir / name
     if config:
         base /= config
-    found = _versions(base)
+    found = prepared_versions(base)
     if not found and not config:  # a data set with configs, none of them named
-        configs = sorted(d.name for d in base.glob("*") if d.is_dir() and _versions(d))
+        configs = sorted(d.name for d in base.glob("*") if d.is_dir() and prepared_versions(d))
         if len(configs) == 1:
-            found = _versions(base / configs[0])
+            found = prepared_versions(base / configs[0])
         elif configs:
             raise UserError(f"{name} has several configs in {data_dir}: name one of {', '.join(f'{name}/{c}' for c in configs)}.")
     if version and found:
@@ -136,18 +137,25 @@ def find(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     return found[-1]
 
 
-def _versions(base: pathlib.Path) -> list[pathlib.Path]:
+def prepared_versions(base: pathlib.Path) -> list[pathlib.Path]:
+    """The finished versions in `base`, oldest first."""
     done = [d.parent for d in base.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", d.parent.name)]
     return sorted(done, key=lambda d: tuple(map(int, d.name.split("."))))
 
 
 def _remedy(data_dir: pathlib.Path, name: str) -> str:
-    here = sorted(d.name for d in data_dir.glob("*") if d.is_dir() and (_versions(d) or any(_versions(c) for c in d.glob("*"))))
+    here = sorted(
+        d.name
+        for d in data_dir.glob("*")
+        if d.is_dir() and (prepared_versions(d) or any(prepared_versions(c) for c in d.glob("*")))
+    )
+    near = difflib.get_close_matches(name, {*here, "imagenet2012", "digits"} - {name}, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
     prepared = f"Prepared there: {', '.join(here)}." if here else "Nothing is prepared there."
     command = "imagenet2012 --manual_dir=DIR" if name == "imagenet2012" else f"folder --name={name} --train=DIR --validation=DIR"
     if name == "digits":
         command = "digits"
-    return f"Prepare it: python -m imagenet_jax.prepare {command} --data_dir={data_dir}. {prepared} Or set --data_dir."
+    return f"{hint}Prepare it: python -m imagenet_jax.prepare {command} --data_dir={data_dir}. {prepared} Or set --data_dir."
 
 
 def _keys(features: Any, directory: pathlib.Path) -> tuple[str, str, str | None]:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
-def device_confusion(predicted: jax.Array, labels: jax.Array, mask: jax.Array, num_classes: int) -> jax.Array:
-    """int32 (classes, classes), rows true, columns predicted, of the examples whose `mask` is True."""
-    return jnp.zeros((num_classes, num_classes), jnp.int32).at[labels, predicted].add(mask.astype(jnp.int32))
+def add_to_confusion(confusion: jax.Array, predicted: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """`confusion`, int32 (classes, classes), rows true, columns predicted, plus the examples whose `mask` is True."""
+    return confusion.at[labels, predicted].add(mask.astype(confusion.dtype))
 
 
 def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
