@@ -281,6 +281,12 @@ def test_a_reader_that_goes_away_does_not_end_the_run(whole_run, tiny_data, tmp_
     assert checkpoint.latest_step(tmp_path / "run" / "checkpoints") == 39
 
 
+def test_a_killed_preparation_of_the_digits_is_made_again(tmp_path):
+    (tmp_path / "digits" / "incomplete.4711_1.0.0").mkdir(parents=True)
+    train_data, eval_data = train.open_data({"dataset": "digits", "train_split": "train", "eval_split": "validation"}, tmp_path)
+    assert len(train_data) + len(eval_data) == 1797
+
+
 def test_a_mistake_ends_in_one_line_and_exit_code_2(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "imagenet_jax.main", "--config=resnet51", f"--workdir={tmp_path}"],
