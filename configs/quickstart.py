@@ -2,7 +2,7 @@
 
 Target:   at least 97 % validation top-1.
 Measured: 98.64 % +- 0.39 of 381 images (raw weights; n = 5 seeds: 98.69 98.69 99.21 98.43 98.16), jax 0.10.2 on two cores of an
-          AMD EPYC; `make quickstart` on a fresh clone, set-up included: 69 s, n = 1.
+          AMD EPYC; `make quickstart` on a fresh clone, set-up included: 69 and 82 s, n = 2.
 Command:  python -m imagenet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
