@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         return self.forward(images, train, head=False)
 
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
-        """The features, and with `head` also "logits"."""
+        """The features, and with `head` also "logits": the one method that each family writes."""
         raise NotImplementedError
 
     @property
