@@ -40,6 +40,7 @@ def default() -> Config:
     c.eval_split = "validation"
     c.image_size = 224  # pixels, the side of the square that the model sees
     c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
+    c.repeats = 1  # views of an image in a row; an epoch keeps its length and shows 1 / repeats of the images
     c.crop_ratio = 0.875  # evaluation: share of the short side that the central crop keeps (224 of 256)
     c.antialias = True  # resize with a filter as wide as the shrinking asks for (torchvision, timm); False: as tf.image
     c.mean = (0.485, 0.456, 0.406)  # per channel, of images in 0..1
@@ -181,7 +182,7 @@ def validate(c: Config, *, devices: int) -> None:
     for key, value in c.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
-    _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
+    _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
     for key in ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size"):
         if c[key] < 0:

@@ -91,7 +91,7 @@ def train(
         host = loader.train_batches(
             train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
             rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
-            threads=c["data"]["threads"], prefetch=c["data"]["prefetch"],
+            repeats=c["repeats"], threads=c["data"]["threads"], prefetch=c["data"]["prefetch"],
         )  # fmt: skip
         keep = ("image", "label")
         batches = loop.ahead(host, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))

@@ -1,14 +1,19 @@
 """Where a view looks: which box of an image it shows, and whether mirrored. Geometry only; decode.py makes the pixels.
 
-An augmentation is a function (view, draws, its settings) -> view; a training view is the list of them in the config. All
-randomness comes from `draws`, which is keyed on (seed, epoch, example id, view number).
+An augmentation is a function (view, draws, its settings) -> view; a training view is the list of them in the config, followed by
+those of transforms.py, which work on the finished pixels. All randomness comes from `draws`, which is keyed on (seed, epoch,
+example id, view number).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from imagenet_jax.data.order import Draws
+from imagenet_jax.data.transforms import TRANSFORMS
 from imagenet_jax.errors import UserError, unknown
 
 
@@ -77,36 +82,62 @@ AUGMENTATIONS: dict[str, Callable[..., View]] = {
 }
 
 
-def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Callable[[View, Draws], View]:
-    """The config's list of (name, settings) as one function. Raises UserError for an unknown name or setting, or a wrong form."""
-    steps = []
+class Chain(NamedTuple):
+    """A training view: first where it looks, then what becomes of its pixels, both with one stream of draws."""
+
+    geometry: tuple[Callable[..., View], ...]
+    transforms: tuple[Callable[..., np.ndarray], ...]
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether `pixels` does anything."""
+        return bool(self.transforms)
+
+    def view(self, view: View, draws: Draws) -> View:
+        """Where to look, starting from `view`."""
+        for function in self.geometry:
+            view = function(view, draws)
+        return view
+
+    def pixels(self, image: np.ndarray, draws: Draws) -> np.ndarray:
+        """The transformed image, uint8 (size, size, 3) as `image`, which may be overwritten. Draw the view first."""
+        for function in self.transforms:
+            image = function(image, draws)
+        return image
+
+
+def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Chain:
+    """The config's list of (name, settings) as one object. Raises UserError for an unknown name or setting, or a wrong form."""
+    geometry, transforms = [], []
     for entry in augment:
         if not (isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict)):
             raise UserError(f"augment has the entry {entry!r}; wanted: (name, {{settings}}), such as ('flip', {{}}).")
         name, settings = entry
-        if name not in AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
-        function = AUGMENTATIONS[name]
-        allowed = function.__kwdefaults__ or {}
-        for key, value in settings.items():
-            if key not in allowed:
-                raise unknown(f"setting of augmentation {name!r}", key, allowed)
-            if not _alike(value, allowed[key]):
-                raise UserError(f"augment: {name} has {key}={value!r}; wanted something like the default, {allowed[key]!r}.")
-        steps.append((function, {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}))
-    if any(function is random_resized_crop for function, _ in steps[1:]):
-        raise UserError("random_resized_crop chooses the box anew, so it must stand first in config.augment.")
+        function = AUGMENTATIONS.get(name) or TRANSFORMS.get(name)
+        if function is None:
+            raise unknown("augmentation", name, {**AUGMENTATIONS, **TRANSFORMS})
+        if function is random_resized_crop and (geometry or transforms):
+            raise UserError("random_resized_crop chooses the box anew, so it must stand first in config.augment.")
+        if name in AUGMENTATIONS and transforms:
+            raise UserError(f"{name} chooses where to look, so it must stand before all that changes pixels in config.augment.")
+        _check(name, settings, function.__kwdefaults__ or {})
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        (geometry if name in AUGMENTATIONS else transforms).append(functools.partial(function, **settings))
+    made = Chain(tuple(geometry), tuple(transforms))
+    made.pixels(np.zeros((32, 32, 3), np.uint8), Draws(0))  # settings out of range are refused here, not in the middle of a run
+    return made
 
-    def apply(view: View, draws: Draws) -> View:
-        for function, settings in steps:
-            view = function(view, draws, **settings)
-        return view
 
-    return apply
+def _check(name: str, settings: dict[str, Any], allowed: dict[str, Any]) -> None:
+    for key, value in settings.items():
+        if key not in allowed:
+            raise unknown(f"setting of augmentation {name!r}", key, allowed)
+        if not _alike(value, allowed[key]):
+            raise UserError(f"augment: {name} has {key}={value!r}; wanted something like the default, {allowed[key]!r}.")
 
 
 def _alike(value: Any, default: Any) -> bool:
     """Whether a setting from the config has the form of its default: a number (whole where that is whole), or as many of them."""
     if isinstance(default, tuple):
         return isinstance(value, list | tuple) and len(value) == len(default) and all(map(_alike, value, default))
-    return isinstance(value, int if isinstance(default, int) else int | float)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

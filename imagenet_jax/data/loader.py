@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax.data import decode, order
-from imagenet_jax.data.augment import View, central
+from imagenet_jax.data.augment import Chain, View, central
 from imagenet_jax.data.sources import Source
 from imagenet_jax.errors import RunError
 
@@ -36,19 +36,28 @@ class Pixels(NamedTuple):
     antialias: bool
 
 
+class Wanted(NamedTuple):
+    """One row of a batch: which example, where to look (given height and width), and what to do to the finished square."""
+
+    index: int
+    view_of: Callable[[int, int], View]
+    finish: Callable[[np.ndarray], None] | None = None
+
+
 Batch = dict[str, np.ndarray]  # image uint8 (n, size, size, 3), label int32 (n,), mask bool (n,), id int64 (n,)
 
 
 def train_batches(
     source: Source,
     pixels: Pixels,
-    augment: Callable[[View, order.Draws], View],
+    augment: Chain,
     *,
     seed: int,
     batch_size: int,
     rows: Rows,
     start: int,
     stop: int,
+    repeats: int = 1,
     threads: int = 0,
     prefetch: int = 4,
 ) -> Generator[Batch]:
@@ -57,19 +66,23 @@ def train_batches(
     Raises RunError, naming the example, for one that does not decode.
     """
 
-    def views(step: int) -> list[tuple[int, Callable[[int, int], View]]]:
-        epochs, ids = order.examples(step * batch_size + rows.first, rows.count, len(source), seed)
+    def wanted(step: int) -> list[Wanted]:
+        places = order.examples(step * batch_size + rows.first, rows.count, len(source), seed, repeats)
+        return [one(*map(int, place)) for place in zip(*places, strict=True)]
 
-        def view_of(epoch: int, example: int) -> Callable[[int, int], View]:
-            def draw(height: int, width: int) -> View:
-                # An augmentation list that chooses no box of its own starts from the whole central square of the image.
-                return augment(central(height, width, pixels.image_size, 1.0), order.Draws(seed, epoch, example, 0))
+    def one(epoch: int, example: int, number: int) -> Wanted:
+        draws = order.Draws(seed, epoch, example, number)
 
-            return draw
+        def view_of(height: int, width: int) -> View:
+            # An augmentation list that chooses no box of its own starts from the whole central square of the image.
+            return augment.view(central(height, width, pixels.image_size, 1.0), draws)
 
-        return [(int(i), view_of(int(e), int(i))) for e, i in zip(epochs, ids, strict=True)]
+        def finish(square: np.ndarray) -> None:
+            square[...] = augment.pixels(square, draws)
 
-    return _batches(source, pixels, views, range(start, stop), rows.count, threads, prefetch)
+        return Wanted(example, view_of, finish if augment.has_pixels else None)
+
+    return _batches(source, pixels, wanted, range(start, stop), rows.count, threads, prefetch)
 
 
 def eval_batches(
@@ -80,17 +93,17 @@ def eval_batches(
     def view_of(height: int, width: int) -> View:
         return central(height, width, pixels.image_size, pixels.crop_ratio)
 
-    def views(step: int) -> list[tuple[int, Callable[[int, int], View]]]:
+    def wanted(step: int) -> list[Wanted]:
         first = step * batch_size + rows.first
-        return [(i, view_of) for i in range(first, min(first + rows.count, len(source)))]
+        return [Wanted(i, view_of) for i in range(first, min(first + rows.count, len(source)))]
 
-    return _batches(source, pixels, views, range(-(-len(source) // batch_size)), rows.count, threads, prefetch)
+    return _batches(source, pixels, wanted, range(-(-len(source) // batch_size)), rows.count, threads, prefetch)
 
 
 def _batches(
     source: Source,
     pixels: Pixels,
-    views: Callable[[int], list[tuple[int, Callable[[int, int], View]]]],
+    wanted: Callable[[int], list[Wanted]],
     steps: range,
     count: int,
     threads: int,
@@ -101,17 +114,17 @@ def _batches(
     under_way: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
 
     def begin(step: int) -> None:
-        wanted = views(step)
+        rows = wanted(step)
         size = pixels.image_size
         batch = {
-            "image": (np.empty if len(wanted) == count else np.zeros)((count, size, size, 3), np.uint8),
+            "image": (np.empty if len(rows) == count else np.zeros)((count, size, size, 3), np.uint8),
             "label": np.zeros(count, np.int32),
-            "mask": np.arange(count) < len(wanted),
+            "mask": np.arange(count) < len(rows),
             "id": np.full(count, -1, np.int64),
         }
 
         def fill(first: int) -> None:
-            for slot, (index, view_of) in enumerate(wanted[first : first + IMAGES_A_TASK], first):
+            for slot, (index, view_of, finish) in enumerate(rows[first : first + IMAGES_A_TASK], first):
                 record = source.read(index)
                 try:
                     decode.render(record.image, view_of, pixels.engine, pixels.antialias, batch["image"][slot])
@@ -120,9 +133,11 @@ def _batches(
                         f"{record.name} (example {index} of {source.dataset}, split {source.split}) does not decode: {error}. "
                         "Prepare the data set again: `prepare` leaves such images out and names them."
                     ) from error
+                if finish is not None:
+                    finish(batch["image"][slot])
                 batch["label"][slot], batch["id"][slot] = record.label, index
 
-        under_way.append((batch, [pool.submit(fill, i) for i in range(0, len(wanted), IMAGES_A_TASK)]))
+        under_way.append((batch, [pool.submit(fill, i) for i in range(0, len(rows), IMAGES_A_TASK)]))
 
     try:
         ahead = iter(steps)

@@ -49,15 +49,21 @@ class Draws:
         return low + (self.bits() * (high - low + 1) >> 64)
 
 
-def examples(start: int, count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and example ids, both int64 (count,), at positions start .. start + count - 1 of a data set of `size` examples."""
+def examples(start: int, count: int, size: int, seed: int, repeats: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs, example ids and view numbers, all int64 (count,), at positions start .. start + count - 1 of `size` examples.
+
+    With `repeats`, each image of an epoch stands there that often in a row, as views 0 .. repeats - 1, and the epoch, whose length
+    stays `size`, shows only the first size / repeats images of its order (repeated augmentation, Hoffer et al. 2020; DeiT's
+    RASampler).
+    """
     positions = np.arange(start, start + count, dtype=np.int64)
-    epochs = positions // size
+    epochs, within = np.divmod(positions, size)
+    places, views = np.divmod(within, repeats)
     ids = np.empty_like(positions)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        ids[here] = permute(positions[here] % size, size, hash64(seed, int(epoch)))
-    return epochs, ids
+        ids[here] = permute(places[here], size, hash64(seed, int(epoch)))
+    return epochs, ids, views
 
 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:

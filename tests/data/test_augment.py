@@ -171,14 +171,34 @@ RECIPE = (("random_resized_crop", {"area": (0.25, 1.0), "ratio": (0.5, 2.0)}), (
 def test_chain_is_its_parts_in_order_with_one_stream_of_draws():
     draws, view = Draws(1, 2), whole(375, 500)
     expected = flip(pad_crop(random_resized_crop(view, draws, area=(0.25, 1.0), ratio=(0.5, 2.0)), draws, padding=3), draws)
-    assert chain(RECIPE)(view, Draws(1, 2)) == expected
-    assert chain(())(view, Draws(1, 2)) == view
+    assert chain(RECIPE).view(view, Draws(1, 2)) == expected
+    assert chain(()).view(view, Draws(1, 2)) == view
 
 
 def test_chain_of_a_config_read_back_from_json_gives_the_same_views():
     ours, again = chain(RECIPE), chain(json.loads(json.dumps(RECIPE)))
     for i in range(100):
-        assert ours(whole(375, 500), Draws(i)) == again(whole(375, 500), Draws(i))
+        assert ours.view(whole(375, 500), Draws(i)) == again.view(whole(375, 500), Draws(i))
+
+
+def test_chain_without_transforms_hands_the_same_array_back():
+    image = np.zeros((9, 9, 3), np.uint8)
+    assert chain(RECIPE).pixels(image, Draws(0)) is image
+    assert not chain(RECIPE).has_pixels
+
+
+def test_chain_changes_pixels_after_the_view_with_the_same_stream_of_draws():
+    made = chain([("flip", {}), ("greyscale", {"probability": 0.5})])
+    assert made.has_pixels
+    image, seen = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8), set()
+    for i in range(50):
+        draws, again = Draws(i), Draws(i)
+        view = made.view(whole(9, 9), draws)
+        out = made.pixels(image.copy(), draws)
+        flipped, grey = again.uniform() < 0.5, again.uniform() < 0.5
+        assert (view.flip, np.ptp(out, axis=-1).max() == 0) == (flipped, grey)
+        seen.add((flipped, grey))
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize(
@@ -187,6 +207,9 @@ def test_chain_of_a_config_read_back_from_json_gives_the_same_views():
         ([("random_resize_crop", {})], ["random_resize_crop", "Did you mean 'random_resized_crop'"]),
         ([("flip", {"probabilty": 1.0})], ["probabilty", "Did you mean 'probability'", "flip"]),
         ([("pad_crop", {"view": 1})], ["view", "padding"]),  # an argument, but no setting
+        ([("greyscal", {})], ["greyscal", "Did you mean 'greyscale'"]),
+        ([("greyscale", {}), ("flip", {})], ["flip", "before"]),
+        ([("greyscale", {}), ("random_resized_crop", {})], ["random_resized_crop", "first"]),
         ([("flip", {}), ("random_resized_crop", {})], ["random_resized_crop", "first"]),
         ([("random_resized_crop", {}), ("random_resized_crop", {})], ["random_resized_crop", "first"]),
         (["flip"], ["'flip'", "{settings}"]),
@@ -207,7 +230,7 @@ def test_chain_refuses_what_it_cannot_do(augment, words):
 
 
 def test_views_of_one_example_depend_on_seed_epoch_and_id_alone():
-    apply = chain([("random_resized_crop", {}), ("flip", {})])
+    apply = chain([("random_resized_crop", {}), ("flip", {})]).view
     keys = [(seed, epoch, i, 0) for seed in range(3) for epoch in range(3) for i in range(3)]
     views = {apply(whole(375, 500), Draws(*key)) for key in keys}
     assert len(views) == len(keys)
@@ -215,8 +238,8 @@ def test_views_of_one_example_depend_on_seed_epoch_and_id_alone():
 
 
 def test_views_never_change_silently():
-    view = chain([("random_resized_crop", {}), ("flip", {})])(whole(375, 500), Draws(0, 1, 2, 0))
+    view = chain([("random_resized_crop", {}), ("flip", {})]).view(whole(375, 500), Draws(0, 1, 2, 0))
     assert view == View(height=375, width=500, size=224, y=5, x=111, box_height=337, box_width=334, flip=False)
-    assert chain([("pad_crop", {})])(whole(32, 32, 32), Draws(0, 1, 2, 0)) == View(
+    assert chain([("pad_crop", {})]).view(whole(32, 32, 32), Draws(0, 1, 2, 0)) == View(
         height=32, width=32, size=32, y=3, x=-3, box_height=32, box_width=32, flip=False
     )

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,8 @@ from imagenet_jax.errors import RunError
 
 IMAGES = 23
 SIZE = 16
-AUGMENT = chain([("random_resized_crop", {"area": (0.3, 1.0)}), ("flip", {})])
+RECIPE = [("random_resized_crop", {"area": (0.3, 1.0)}), ("flip", {})]
+AUGMENT = chain(RECIPE)
 PIXELS = Pixels(decode.engine("opencv"), SIZE, 0.875, True)
 
 
@@ -50,9 +52,9 @@ def source():
     return source_of([noisy(i) for i in range(IMAGES)])
 
 
-def train(source, *, batch_size=8, rows=None, start=0, stop=6, seed=3, **settings):
+def train(source, *, augment=AUGMENT, batch_size=8, rows=None, start=0, stop=6, seed=3, **settings):
     rows = rows or Rows(0, batch_size)
-    return train_batches(source, PIXELS, AUGMENT, seed=seed, batch_size=batch_size, rows=rows, start=start, stop=stop, **settings)
+    return train_batches(source, PIXELS, augment, seed=seed, batch_size=batch_size, rows=rows, start=start, stop=stop, **settings)
 
 
 def assert_same(ours, theirs):
@@ -76,7 +78,7 @@ def decoders():
 def test_batches_are_what_order_augment_and_decode_say(source):
     # 6 batches of 8 are two epochs of 23 and two examples: the third batch straddles an epoch.
     for step, batch in enumerate(train(source)):
-        epochs, ids = order.examples(step * 8, 8, IMAGES, 3)
+        epochs, ids, _ = order.examples(step * 8, 8, IMAGES, 3)
         assert (batch["image"].dtype, batch["image"].shape) == (np.uint8, (8, SIZE, SIZE, 3))
         assert [batch[k].dtype for k in ("label", "mask", "id")] == [np.int32, bool, np.int64]
         np.testing.assert_array_equal(batch["id"], ids)
@@ -84,11 +86,37 @@ def test_batches_are_what_order_augment_and_decode_say(source):
         assert batch["mask"].all()
         for slot, (epoch, i) in enumerate(zip(epochs.tolist(), ids.tolist(), strict=True)):
             image = PIXELS.engine.decode(noisy(i))
-            view = AUGMENT(central(*image.shape[:2], SIZE, 1.0), order.Draws(3, epoch, i, 0))
+            view = AUGMENT.view(central(*image.shape[:2], SIZE, 1.0), order.Draws(3, epoch, i, 0))
             out = np.empty((SIZE, SIZE, 3), np.uint8)
             decode.render(noisy(i), lambda h, w, view=view: view, PIXELS.engine, True, out)
             np.testing.assert_array_equal(batch["image"][slot], out)
     assert step == 5
+
+
+def test_transforms_work_on_the_finished_square_with_the_draws_after_the_view(source):
+    plain = list(train(source, repeats=3))
+    changed = list(train(source, repeats=3, augment=chain([*RECIPE, ("greyscale", {"probability": 0.5})])))
+    greys = 0
+    for step, (before, after) in enumerate(zip(plain, changed, strict=True)):
+        places = zip(*order.examples(step * 8, 8, IMAGES, 3, 3), strict=True)
+        np.testing.assert_array_equal(before["id"], after["id"])
+        for slot, place in enumerate(places):
+            draws = order.Draws(3, *map(int, place))
+            AUGMENT.view(central(24 + int(place[1]), 40 - int(place[1]), SIZE, 1.0), draws)
+            expected = before["image"][slot]
+            if grey := draws.uniform() < 0.5:
+                expected = cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)[:, :, None].repeat(3, axis=2)
+            np.testing.assert_array_equal(after["image"][slot], expected)
+            greys += grey
+    assert 12 < greys < 36
+
+
+def test_repeated_images_stand_in_a_row_in_views_of_their_own(source):
+    ids, images = (np.concatenate([b[key] for b in train(source, repeats=3)]) for key in ("id", "image"))
+    np.testing.assert_array_equal(ids[:IMAGES], order.examples(0, IMAGES, IMAGES, 3, 3)[1])
+    for first in range(0, 21, 3):
+        assert len({*ids[first : first + 3].tolist()}) == 1
+        assert len({image.tobytes() for image in images[first : first + 3]}) == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])

@@ -49,19 +49,33 @@ def test_orders_of_a_tiny_data_set_come_up_equally_often():
 
 @pytest.mark.parametrize(("size", "batch"), [(10, 4), (100, 7), (5, 12), (1, 3)])
 def test_each_epoch_holds_every_example_once_and_batches_straddle_epochs(size, batch):
-    epochs, ids = zip(*(order.examples(step * batch, batch, size, 3) for step in range(12 * size // batch + 1)), strict=True)
+    epochs, ids, _ = zip(*(order.examples(step * batch, batch, size, 3) for step in range(12 * size // batch + 1)), strict=True)
     epochs, ids = np.concatenate(epochs), np.concatenate(ids)
     np.testing.assert_array_equal(epochs, np.arange(len(epochs)) // size)
     for epoch in range(len(ids) // size):
         np.testing.assert_array_equal(np.sort(ids[epoch * size : (epoch + 1) * size]), np.arange(size))
 
 
-def test_any_stretch_is_a_slice_of_the_one_row():
-    epochs, ids = order.examples(0, 1000, 123, 7)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_any_stretch_is_a_slice_of_the_one_row(repeats):
+    whole = order.examples(0, 1000, 123, 7, repeats)
     for start, count in ((0, 1), (122, 2), (123, 123), (500, 250), (999, 1), (40, 0)):
-        part_epochs, part_ids = order.examples(start, count, 123, 7)
-        np.testing.assert_array_equal(part_epochs, epochs[start : start + count])
-        np.testing.assert_array_equal(part_ids, ids[start : start + count])
+        part = order.examples(start, count, 123, 7, repeats)
+        np.testing.assert_array_equal(part, np.array(whole)[:, start : start + count])
+
+
+@pytest.mark.parametrize(("size", "repeats"), [(12, 3), (13, 3), (100, 4), (5, 7), (6, 1)])
+def test_with_repeats_an_epoch_of_the_same_length_shows_fewer_images_in_distinct_views(size, repeats):
+    epochs, ids, views = order.examples(0, 3 * size, size, 5, repeats)
+    once = order.examples(0, 3 * size, size, 5)[1]
+    np.testing.assert_array_equal(epochs, np.arange(3 * size) // size)
+    for epoch in range(3):
+        here = slice(epoch * size, (epoch + 1) * size)
+        # DeiT's RASampler: every entry of the epoch's order `repeats` times in a row, cut off at the epoch's length.
+        np.testing.assert_array_equal(ids[here], np.repeat(once[here], repeats)[:size])
+        assert len({*zip(ids[here].tolist(), views[here].tolist(), strict=True)}) == size
+        assert len({*ids[here].tolist()}) == -(-size // repeats)
+    assert {*views.tolist()} == set(range(min(size, repeats)))
 
 
 def test_seeds_and_epochs_are_hashed_not_added():
@@ -76,8 +90,11 @@ def test_the_order_never_changes_silently():
     assert order.hash64(0) == 0xE220A8397B1DCDAF  # splitmix64's first output from state 0
     assert order.hash64(0, 1) == 627405149472732430
     assert order.permute(np.arange(5), 5, 1).tolist() == [2, 1, 3, 4, 0]
-    epochs, ids = order.examples(1_281_165, 4, 1_281_167, 42)
+    epochs, ids, views = order.examples(1_281_165, 4, 1_281_167, 42)
     assert (epochs.tolist(), ids.tolist()) == ([0, 0, 1, 1], [804083, 84164, 913879, 22092])
+    assert views.tolist() == [0, 0, 0, 0]
+    repeated = [x.tolist() for x in order.examples(1_281_165, 4, 1_281_167, 42, 3)]
+    assert repeated == [[0, 0, 1, 1], [683200, 683200, 913879, 913879], [0, 1, 0, 1]]
     assert order.examples(10**12, 2, 50_000, 42)[1].tolist() == [34744, 38389]
 
 
