@@ -2,7 +2,8 @@
 
 Archives are hostile until shown otherwise: nothing is ever extracted to disk, links and devices are left out, a name that is
 absolute or climbs out with '..' condemns the whole archive, and so does damage or an early end, before anything is written. An
-entry holds the position of its bytes, so an inner tar of 150 MB is never held in memory, and any order of reading is possible.
+entry (entries.py) holds the position of its bytes, so an inner tar of 150 MB is never held in memory, and any order of reading is
+possible.
 """
 
 import io
@@ -12,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
+from imagenet_jax.data.entries import Entries
 from imagenet_jax.errors import UserError
 
 IGNORED = ("thumbs.db", "desktop.ini")  # and every name that starts with a dot: what file browsers leave behind
@@ -19,26 +21,10 @@ IGNORED = ("thumbs.db", "desktop.ini")  # and every name that starts with a dot:
 Progress = Callable[[int], object]  # told what has been passed since the last call: bytes of a tar, files of a tree
 
 
-class Entry(NamedTuple):
-    """One image, not read yet. `name` is unique in its split and is stored with it."""
-
-    name: str
-    label: str  # class name
-    path: str  # the file that holds the bytes: the image's own, or a tar
-    offset: int
-    size: int  # bytes
-
-    def read(self) -> bytes:
-        """The bytes; fewer than `size` where the file shrank meanwhile."""
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-
 class Listing(NamedTuple):
     """What a tree or an archive holds."""
 
-    entries: list[Entry]
+    entries: Entries
     left_out: list[tuple[str, str]]  # (name, reason)
     classes: list[str]  # sorted
 
@@ -124,7 +110,7 @@ def class_folders(path: pathlib.Path, progress: Progress = lambda passed: None) 
         raise UserError(f"{path} does not exist. Name a folder with one folder a class in it, or a .tar of one.")
     if not listing.classes:
         raise UserError(f"{path} has no class folders. Expected: CLASS/IMAGE, one folder a class.")
-    filled = {entry.label for entry in listing.entries} | {name.split("/")[0] for name, _ in listing.left_out}
+    filled = listing.entries.labels() | {name.split("/")[0] for name, _ in listing.left_out}
     empty = [name for name in listing.classes if name not in filled]
     if empty:
         raise UserError(
@@ -135,7 +121,7 @@ def class_folders(path: pathlib.Path, progress: Progress = lambda passed: None) 
 
 
 def _tree(root: pathlib.Path, progress: Progress) -> Listing:
-    entries, left_out, classes = [], [], []
+    entries, left_out, classes = Entries(), [], []
 
     def fail(error: OSError) -> None:  # os.walk passes over what it cannot read
         raise error
@@ -156,7 +142,7 @@ def _tree(root: pathlib.Path, progress: Progress) -> Listing:
                 full = os.path.join(folder, file)
                 name = _text(os.path.relpath(full, root).replace(os.sep, "/"))
                 if os.path.isfile(full):  # follows links: these are the user's own
-                    entries.append(Entry(name, label, full, 0, os.path.getsize(full)))
+                    entries.add(name, label, full, 0, os.path.getsize(full))
                 else:
                     left_out.append((name, "a broken link or no regular file"))
     return Listing(entries, left_out, sorted(classes))
@@ -168,7 +154,7 @@ def _tar_of_folders(path: pathlib.Path, progress: Progress) -> Listing:
     tops = {member.parts[0] for member in found}
     # One folder around all: 'train/cat/1.jpg'. A tar of one class alone ('cat/1.jpg') has its files one level higher.
     common = 1 if len(tops) == 1 and files and all(len(member.parts) >= 3 for member in files) else 0
-    entries, left_out = [], []
+    entries, left_out = Entries(), []
     classes = {member.parts[common] for member in found if member.folder and len(member.parts) > common}
     for member in files:
         parts = member.parts[common:]
@@ -178,7 +164,7 @@ def _tar_of_folders(path: pathlib.Path, progress: Progress) -> Listing:
         if member.refused:
             left_out.append(("/".join(parts), member.refused))
         else:
-            entries.append(Entry("/".join(parts), parts[0], str(path), member.offset, member.size))
+            entries.add("/".join(parts), parts[0], str(path), member.offset, member.size)
     return Listing(entries, left_out, sorted(classes))
 
 

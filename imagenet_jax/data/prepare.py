@@ -1,60 +1,82 @@
 """Preparing data sets: from the user's tars and folders to tfds directories of array_record files.
 
-Everything that can be known beforehand is checked before anything is written: names, tars, classes, free space. tfds writes into
-NAME/incomplete.*, and renames that at the end, so that an interrupted run leaves nothing that looks finished.
+Everything that can be known beforehand is checked before anything is written: names, tars, classes, free space. What is written is
+unfinished until it is renamed (shards.py), and an interrupted run goes on when the same command is given again.
 """
 
-import contextlib
 import dataclasses
 import errno
-import fcntl
-import io
 import os
 import pathlib
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from imagenet_jax.data.archives import Entry, Listing, Progress, class_folders
-from imagenet_jax.data.builders import digits, imagenet2012
-from imagenet_jax.data.builders.base import ImagesBuilder
-from imagenet_jax.data.builders.folder import folder_builder, split_by_hash
-from imagenet_jax.data.classes import wnids
+from imagenet_jax.data import shards
+from imagenet_jax.data.archives import Listing, Progress, class_folders
+from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012
+from imagenet_jax.data.builders.folder import data_set, split_by_hash
+from imagenet_jax.data.encoding import PLAIN, Encoding
+from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.judge import check_markers
+from imagenet_jax.data.shards import DataSet, Rows
+from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
+from imagenet_jax.data.trade import Trade, measure
 from imagenet_jax.errors import RunError, UserError
 
-RESERVED = ("imagenet2012", "digits", "downloads")  # the last: tfds' own folder among the data sets
+RESERVED = ("imagenet2012", "imagenet21k", "digits", "downloads")  # the last: tfds' own folder among the data sets
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What lies on disk after preparing, as read back from there."""
 
-    name: str
+    name: str  # NAME[/CONFIG]
     version: str
     directory: pathlib.Path
     existed: bool  # nothing was done: it was prepared before
     images: dict[str, int]  # by split
     classes: tuple[str, ...]
     absent: dict[str, list[str]]  # by split: classes of which it holds no image
-    left_out: list[tuple[str, str]]  # ('SPLIT/NAME', reason)
-    rewritten: list[tuple[str, str]]  # ('SPLIT/NAME', what it was)
+    left_out: Rows  # ('SPLIT/NAME', reason)
+    rewritten: Rows  # ('SPLIT/NAME', what it was)
+    unmarked: Rows  # ('SPLIT/NAME', why it has no restart markers)
+    encoding: Encoding
+    image_bytes: dict[str, dict[str, int]]  # by split: of all images, 'before' and 'after'
+    trade: Trade | None = None  # measured in this run, where images are stored in another encoding
 
 
 def prepare_imagenet2012(
-    *, manual_dir: pathlib.Path, data_dir: pathlib.Path, shuffle: bool = True, overwrite: bool = False, jobs: int | None = None
+    *,
+    manual_dir: pathlib.Path,
+    data_dir: pathlib.Path,
+    shuffle: bool = True,
+    encoding: Encoding = PLAIN,
+    overwrite: bool = False,
+    jobs: int | None = None,
 ) -> Result:
     """Write imagenet2012 5.1.0 from the official tars in `manual_dir`; either of the two is enough.
 
     Raises UserError where both are missing, one is no such tar, or the disk is too full.
     """
-    if existing := _existing(data_dir, "imagenet2012", "5.1.0", overwrite):
+    dataset = imagenet2012.data_set(encoding, shuffled=shuffle)
+    if existing := _existing(dataset, data_dir, overwrite):
         return existing
+    listings = imagenet2012_listings(manual_dir)
+    splits = {split: listing.entries for split, listing in listings.items()}
+    return _write(dataset, data_dir, splits, _named(listings), overwrite=overwrite, jobs=jobs)
+
+
+def imagenet2012_listings(manual_dir: pathlib.Path) -> dict[str, Listing]:
+    """What the official tars in `manual_dir` hold, by split. Raises UserError where neither is there, or one is no such tar."""
     tars = {split: manual_dir / tar for split, tar in imagenet2012.TARS.items()}
     if not any(tar.is_file() for tar in tars.values()):
         raise UserError(
@@ -63,17 +85,29 @@ def prepare_imagenet2012(
             "Either one alone works too."
         )
     list_one = {"train": imagenet2012.train_listing, "validation": imagenet2012.validation_listing}
-    listings = {split: _listed(tar, list_one[split]) for split, tar in tars.items() if tar.is_file()}
-    return _write(
-        imagenet2012.Imagenet2012,
-        data_dir,
-        {split: listing.entries for split, listing in listings.items()},
-        wnids(),
-        left_out=_named(listings),
-        shuffle=shuffle,
-        overwrite=overwrite,
-        jobs=jobs,
-    )
+    return {split: _listed(tar, list_one[split]) for split, tar in tars.items() if tar.is_file()}
+
+
+def prepare_imagenet21k(
+    *, source: pathlib.Path, data_dir: pathlib.Path, encoding: Encoding = PLAIN, overwrite: bool = False, jobs: int | None = None
+) -> Result:
+    """Write imagenet21k 1.0.0 from a tar of nXXXXXXXX.tar files or a folder of them, in their order.
+
+    Classes are the sorted wnids; the split is described in builders/imagenet21k.py. Raises UserError for bad input or a full disk.
+    """
+    dataset = imagenet21k.data_set([], encoding)
+    if existing := _existing(dataset, data_dir, overwrite):
+        return existing
+    splits, left_out, classes = imagenet21k_splits(source)
+    return _write(imagenet21k.data_set(classes, encoding), data_dir, splits, left_out, overwrite=overwrite, jobs=jobs)
+
+
+def imagenet21k_splits(source: pathlib.Path) -> tuple[dict[str, Entries], Rows, list[str]]:
+    """What the archive or folder holds by split, what was left out, and the classes. Raises UserError where it is no such thing."""
+    splits, left_out, classes = _listed(source, imagenet21k.splits)
+    if not splits["train"]:
+        raise UserError(f"{source} holds no image.")
+    return {split: part for split, part in splits.items() if part}, left_out, classes
 
 
 def prepare_folder(
@@ -85,6 +119,7 @@ def prepare_folder(
     source: pathlib.Path | None = None,
     validation_share: float = 0.1,
     shuffle: bool = True,
+    encoding: Encoding = PLAIN,
     overwrite: bool = False,
     jobs: int | None = None,
 ) -> Result:
@@ -101,7 +136,7 @@ def prepare_folder(
         raise UserError("Name either --train (and --validation), or --source to be split by --validation_share.")
     if not 0 <= validation_share < 1:
         raise UserError(f"--validation_share={validation_share} is no share of the images: use 0 or more and less than 1.")
-    if existing := _existing(data_dir, name, "1.0.0", overwrite):
+    if existing := _existing(data_set(name, [], encoding), data_dir, overwrite):
         return existing
     listings = {
         split: _listed(path, class_folders)
@@ -118,8 +153,8 @@ def prepare_folder(
     splits = {split: listing.entries for split, listing in listings.items()}
     if source:
         splits = {split: part for split, part in split_by_hash(splits["train"], validation_share).items() if part}
-    options = {"shuffle": shuffle, "overwrite": overwrite, "jobs": jobs}
-    return _write(folder_builder(name), data_dir, splits, classes, left_out=_named(listings), **options)
+    dataset = data_set(name, classes, encoding, shuffled=shuffle)
+    return _write(dataset, data_dir, splits, _named(listings), overwrite=overwrite, jobs=jobs)
 
 
 def prepare_digits(data_dir: pathlib.Path, *, overwrite: bool = False, jobs: int | None = None) -> Result:
@@ -127,16 +162,16 @@ def prepare_digits(data_dir: pathlib.Path, *, overwrite: bool = False, jobs: int
 
     Raises UserError where scikit-learn is not installed.
     """
-    if existing := _existing(data_dir, "digits", "1.0.0", overwrite):
+    dataset = data_set("digits", digits.CLASSES)
+    if existing := _existing(dataset, data_dir, overwrite):
         return existing
     with tempfile.TemporaryDirectory(prefix="digits_") as root:
         digits.write_tree(pathlib.Path(root))
-        entries = class_folders(pathlib.Path(root)).entries
-        splits = split_by_hash(entries, digits.VALIDATION_SHARE)
-        return _write(folder_builder("digits"), data_dir, splits, digits.CLASSES, overwrite=overwrite, jobs=jobs)
+        splits = split_by_hash(class_folders(pathlib.Path(root)).entries, digits.VALIDATION_SHARE)
+        return _write(dataset, data_dir, splits, [], overwrite=overwrite, jobs=jobs)
 
 
-def _listed(path: pathlib.Path, list_one: Callable[[pathlib.Path, Progress], Listing]) -> Listing:
+def _listed(path: pathlib.Path, list_one: Callable[[pathlib.Path, Progress], T]) -> T:
     """The listing of one input, with a bar on a terminal: of a tar's bytes, with ETA, or a tree's files, which nobody counted."""
     size = path.stat().st_size if path.is_file() else None
     bar = tqdm(
@@ -155,13 +190,13 @@ def _listed(path: pathlib.Path, list_one: Callable[[pathlib.Path, Progress], Lis
         raise UserError(f"Cannot read {error.filename or path}: {error.strerror}.") from None
 
 
-def _named(listings: Mapping[str, Listing]) -> list[tuple[str, str]]:
+def _named(listings: Mapping[str, Listing]) -> Rows:
     return [(f"{split}/{name}", reason) for split, listing in listings.items() for name, reason in listing.left_out]
 
 
-def _existing(data_dir: pathlib.Path, name: str, version: str, overwrite: bool) -> Result | None:
+def _existing(dataset: DataSet, data_dir: pathlib.Path, overwrite: bool) -> Result | None:
     """What was prepared before, None where there is nothing or it is to be overwritten."""
-    directory = data_dir / name / version
+    directory = dataset.directory(data_dir)
     if overwrite or not directory.exists():
         return None
     if not (directory / "dataset_info.json").is_file():
@@ -169,107 +204,68 @@ def _existing(data_dir: pathlib.Path, name: str, version: str, overwrite: bool) 
     info = tfds.builder_from_directory(directory).info
     if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
-            f"{directory} holds {name} as {info.file_format.value if info.file_format else 'unknown'} files, not as array_record. "
-            "Prepare into another --data_dir, or replace it with --overwrite."
+            f"{directory} holds {info.name} as {info.file_format.value if info.file_format else 'unknown'} files, not as "
+            "array_record. Prepare into another --data_dir, or replace it with --overwrite."
         )
-    return _result(directory, existed=True)
+    return _result(dataset, directory, existed=True)
 
 
 def _write(
-    builder: type[ImagesBuilder],
-    data_dir: pathlib.Path,
-    splits: Mapping[str, Sequence[Entry]],
-    classes: Sequence[str],
-    *,
-    left_out: Sequence[tuple[str, str]] = (),
-    shuffle: bool = True,
-    overwrite: bool,
-    jobs: int | None,
+    dataset: DataSet, data_dir: pathlib.Path, splits: Mapping[str, Entries], left_out: Rows, *, overwrite: bool, jobs: int | None
 ) -> Result:
-    for split, entries in splits.items():
-        _check_names(split, entries)
-    family = data_dir / builder.name
-    directory = family / str(builder.VERSION)
-    with _alone(family):
-        for leftover in family.glob(f"incomplete.*_{directory.name}"):
-            shutil.rmtree(leftover)
-        _check_space(data_dir, directory, sum(entry.size + 512 for entries in splits.values() for entry in entries))
-        if directory.exists():
-            shutil.rmtree(directory)
-        writer = builder(data_dir=data_dir, splits=splits, classes=classes, left_out=left_out, shuffle=shuffle, jobs=jobs)
-        with tempfile.TemporaryDirectory() as downloads, _quiet():  # tfds insists on a folder for downloads, and on chatting
-            try:
-                writer.download_and_prepare(download_dir=downloads)
-            except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
-                if os.strerror(errno.ENOSPC) not in str(error):
-                    raise
-                raise RunError(f"The disk of {data_dir} is full. What was written has been removed; nothing is prepared.") from None
-    return _result(directory, existed=False)
+    if dataset.encoding.restart_markers:
+        check_markers()
+    ordered = {split: _in_order(split, entries, dataset.shuffled) for split, entries in splits.items()}
+    directory = dataset.directory(data_dir)
+    with alone(directory.parent, data_dir), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF: of no account here, and common
+        trade = None if dataset.encoding == PLAIN else measure(next(iter(ordered.values())), dataset)
+        partial = Partial(directory, shards.digest(dataset, ordered))
+        size = sum(entries.size for entries in ordered.values()) * (trade.size if trade else 1)
+        try:
+            check_space(data_dir, size + 512 * sum(map(len, ordered.values())), partial.size() + folder_size(directory))
+            if overwrite and directory.exists():
+                shutil.rmtree(directory)
+            shards.write(dataset, ordered, left_out, partial, jobs=jobs or os.cpu_count() or 1)
+        except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            raise RunError(
+                f"The disk of {data_dir} is full. Free some space and give the same command: it goes on where it stopped. "
+                f"Or remove {partial.root}."
+            ) from None
+        finally:
+            partial.tidy()
+        partial.publish()
+    return dataclasses.replace(_result(dataset, directory, existed=False), trade=trade)
 
 
-def _check_names(split: str, entries: Sequence[Entry]) -> None:
+def _in_order(split: str, entries: Entries, shuffled: bool) -> Entries:
     if not entries:
         raise UserError(f"The {split} split would hold no image.")
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.name in seen:
-            raise UserError(f"{entry.path} holds {entry.name} twice. Every image of a split needs a name of its own.")
-        seen.add(entry.name)
+    order = entries.tfds_order(split)  # finds what is there twice, too
+    return entries.select(order) if shuffled else entries
 
 
-@contextlib.contextmanager
-def _alone(family: pathlib.Path) -> Iterator[None]:
-    """Keep other prepare commands away from this data set: each removes what it takes for leftovers."""
-    try:
-        family.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to {family}: {error.strerror}. Name another place with --data_dir.") from None
-    descriptor = os.open(family, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is preparing {family}. Wait for it, or end it first.") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            family.rmdir()  # only where it is empty: after an error
-
-
-def _check_space(data_dir: pathlib.Path, old: pathlib.Path, size: int) -> None:
-    """Images are stored as they are and shuffling takes no space (builders/base); 5 % and 16 MB are for what lies around them."""
-    freed = sum(file.stat().st_size for file in old.rglob("*") if file.is_file()) if old.exists() else 0
-    free = shutil.disk_usage(data_dir).free + freed
-    needed = int(size * 1.05) + 16 * 10**6
-    if free < needed:
-        raise UserError(
-            f"{data_dir} has {free / 1e9:,.2f} GB free; the data set needs {needed / 1e9:,.2f} GB there. "
-            "Free some, or use another disk with --data_dir."
-        )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # corrupt EXIF: of no account here, and common
-        yield
-
-
-def _result(directory: pathlib.Path, *, existed: bool) -> Result:
+def _result(dataset: DataSet, directory: pathlib.Path, *, existed: bool) -> Result:
     info = tfds.builder_from_directory(directory).info
     features: Any = info.features
     metadata = dict(info.metadata or {})
+
+    def rows(key: str) -> Rows:
+        return [(name, what) for name, what in metadata.get(key, [])]
+
     return Result(
-        name=info.name,
+        name=f"{info.name}/{info.config_name}" if info.config_name else info.name,
         version=str(info.version),
         directory=directory,
         existed=existed,
         images={split: part.num_examples for split, part in info.splits.items()},
         classes=tuple(features["label"].names),
         absent=metadata.get("absent", {}),
-        left_out=[(name, reason) for name, reason in metadata.get("left_out", [])],
-        rewritten=[(name, was) for name, was in metadata.get("rewritten", [])],
+        left_out=rows("left_out"),
+        rewritten=rows("rewritten"),
+        unmarked=rows("unmarked"),
+        encoding=dataset.encoding,
+        image_bytes=metadata.get("image_bytes", {}),
     )

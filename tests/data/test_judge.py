@@ -15,7 +15,7 @@ from imagenet_jax.data.judge import judge
 @pytest.mark.parametrize("progressive", [True, False])
 def test_grey_and_rgb_jpeg_stay_byte_for_byte(make_image, mode, only_jpeg, progressive):
     data = make_image("JPEG", mode, progressive=progressive)
-    assert judge(data, only_jpeg=only_jpeg) == (data, None, None)
+    assert judge(data, only_jpeg=only_jpeg) == (data, None, None, None)
 
 
 @pytest.mark.parametrize("only_jpeg", [True, False])
@@ -34,7 +34,7 @@ def test_cmyk_becomes_rgb_jpeg_with_the_same_colours(make_image, only_jpeg):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_png_stays_byte_for_byte_where_it_may(make_image, mode):
     data = make_image("PNG", mode)
-    assert judge(data, only_jpeg=False) == (data, None, None)
+    assert judge(data, only_jpeg=False) == (data, None, None, None)
     verdict = judge(data, only_jpeg=True)
     assert verdict.rewritten == f"{mode} PNG"
     with Image.open(io.BytesIO(verdict.data)) as image:

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,9 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagenet_jax.data import prepare
+from imagenet_jax.data import prepare, shards, staging
 from imagenet_jax.data.builders import imagenet2012
-from imagenet_jax.data.builders.base import ImagesBuilder
 from imagenet_jax.errors import RunError, UserError
 
 READER = """
@@ -220,7 +220,7 @@ def test_no_shuffle_keeps_the_order_of_the_files(tmp_path, make_image, make_tar)
 
 
 def test_many_shards_hold_every_image_once(tmp_path, make_image, monkeypatch):
-    monkeypatch.setattr(ImagesBuilder, "_shard_count", staticmethod(lambda size, images: 7))
+    monkeypatch.setattr(shards, "shard_count", lambda size, images: 7)
     contents = photos(make_image)
     result = prepare.prepare_folder(name="sharded", train=write_tree(tmp_path / "tree", contents), data_dir=tmp_path)
     assert len(list(result.directory.glob("*.array_record-*-of-00007"))) == 7
@@ -260,7 +260,7 @@ def test_classes_must_agree(tmp_path, make_image):
         prepare.prepare_folder(name="bad", train=train, validation=validation, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["My_Birds", "7birds", "a/b", "..", "imagenet2012", "digits", "downloads", ""])
+@pytest.mark.parametrize("name", ["My_Birds", "7birds", "a/b", "..", "imagenet2012", "imagenet21k", "digits", "downloads", ""])
 def test_names_that_cannot_be(tmp_path, name):
     with pytest.raises(UserError, match="cannot name a data set"):
         prepare.prepare_folder(name=name, train=tmp_path, data_dir=tmp_path)
@@ -280,18 +280,40 @@ def test_the_same_name_twice_is_an_error(tmp_path, make_image, make_tar):
 
 
 def test_too_little_space_is_noticed_before_writing(tars, tmp_path, monkeypatch):
-    usage = prepare.shutil.disk_usage(tmp_path)._replace(free=10**6)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"has 0\.00 GB free; the data set needs 0\.02 GB"):
         prepare.prepare_imagenet2012(manual_dir=tars[0], data_dir=tmp_path)
     assert not (tmp_path / "imagenet2012").exists()
 
 
-def test_a_disk_that_fills_up_meanwhile_is_named_and_left_clean(tars, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_meanwhile_is_named_and_the_rerun_goes_on(tmp_path, make_image, monkeypatch):
+    monkeypatch.setattr(shards, "shard_count", lambda size, images: 4)
+    tree = write_tree(tmp_path / "tree", photos(make_image))
+
+    class Full(shards.ArrayRecordWriter):
+        written = 0
+
+        def write(self, record):
+            Full.written += 1
+            if Full.written == 15:
+                raise RuntimeError("write() failed: No space left on device; writing x")
+            super().write(record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "ArrayRecordWriter", Full)
+        with pytest.raises(RunError, match=r"is full.*goes on where it stopped"):
+            prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path)
+    kept = {path.name for path in (tmp_path / "x" / ".partial-1.0.0").glob("*.json")}
+    assert kept == {"x-train.array_record-00000-of-00004.json"}
+    assert prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path).images == {"train": 40}
+
+
+def test_a_disk_that_is_full_from_the_start_is_left_clean(tars, tmp_path, monkeypatch):
     def full(self, *args):
         raise RuntimeError("write() failed: No space left on device; writing x")
 
-    monkeypatch.setattr(imagenet2012.Imagenet2012, "_shard_iterators_per_split", full)
+    monkeypatch.setattr(shards.ArrayRecordWriter, "write", full)
     with pytest.raises(RunError, match="is full"):
         prepare.prepare_imagenet2012(manual_dir=tars[0], data_dir=tmp_path)
     assert not (tmp_path / "imagenet2012").exists()
@@ -299,34 +321,78 @@ def test_a_disk_that_fills_up_meanwhile_is_named_and_left_clean(tars, tmp_path, 
 
 DYING = """
 import os, pathlib, sys
-from imagenet_jax.data import prepare
-from imagenet_jax.data.builders import base
+from imagenet_jax.data import prepare, shards
+shards.shard_count = lambda size, images: 5
 seen = []
 def judge(data, **kwargs):
     seen.append(1)
-    if len(seen) == 20:
-        print(os.listdir(sys.argv[2] + "/x"), file=sys.stderr, flush=True)
+    if len(seen) == int(sys.argv[4]):
         os.kill(os.getpid(), int(sys.argv[3]))
     return original(data, **kwargs)
-original, base.judge = base.judge, judge
+original, shards.judge = shards.judge, judge
 prepare.prepare_folder(name="x", train=pathlib.Path(sys.argv[1]), data_dir=pathlib.Path(sys.argv[2]), jobs=1)
+print(len(seen))
 """
 
 
-@pytest.mark.parametrize(("signal", "remains"), [(2, False), (9, True)])
-def test_an_interrupted_run_leaves_nothing_that_looks_finished(tmp_path, make_image, signal, remains):
-    tree = write_tree(tmp_path / "tree", photos(make_image))
-    data = tmp_path / "data"
+def killed(tree, data, signal=9, at=30):
+    """A run that gets a signal before it looks at its image number `at`; five shards of eight images."""
     # Where tests run in the background of a shell, SIGINT is ignored from birth.
     code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{DYING}"
-    process = subprocess.run([sys.executable, "-c", code, tree, data, str(signal)], capture_output=True, text=True)
-    assert process.returncode in (-signal, 1, 130)
-    assert "incomplete." in process.stderr
-    assert not list(data.rglob("1.0.0/*"))
-    assert bool(list(data.rglob("incomplete.*"))) == remains
-    result = prepare.prepare_folder(name="x", train=tree, data_dir=data)
-    assert result.images == {"train": 40}
+    line = [sys.executable, "-c", code, str(tree), str(data), str(signal), str(at)]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("signal", [2, 9])
+def test_a_killed_run_goes_on_at_the_next_shard_and_ends_with_the_same_bytes(tmp_path, make_image, signal):
+    tree = write_tree(tmp_path / "tree", photos(make_image))
+    assert killed(tree, tmp_path / "whole", at=99).stdout == "40\n"
+    data = tmp_path / "data"
+    assert killed(tree, data, signal).returncode in (-signal, 1, 130)
+    partial = data / "x" / ".partial-1.0.0"
+    assert not (data / "x" / "1.0.0").exists()
+    done = [path.name.removesuffix(".json") for path in partial.glob("*.json")]
+    assert 2 <= len(done) <= 3  # 29 images were seen, and up to five are read ahead of the shard
+    kept = {name: (partial / "data" / name).stat() for name in done}
+    rerun = killed(tree, data, at=99)
+    assert rerun.stdout == f"{40 - 8 * len(done)}\n"
+    for name, before in kept.items():
+        after = (data / "x" / "1.0.0" / name).stat()
+        assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert content(data) == content(tmp_path / "whole")
     assert os.listdir(data / "x") == ["1.0.0"]
+
+
+def test_what_is_left_of_another_input_is_not_gone_on_with(tmp_path, make_image, caplog):
+    tree = write_tree(tmp_path / "tree", photos(make_image))
+    data = tmp_path / "data"
+    killed(tree, data)
+    write_tree(tree, {"cat/0.jpg": make_image(seed=12345)})
+    rerun = killed(tree, data, at=99)
+    assert rerun.stdout == "40\n"
+    assert "is of another input or other options: it is removed" in rerun.stderr
+    assert stored(data / "x" / "1.0.0", "train")["cat/0.jpg"][1] == make_image(seed=12345)
+
+
+def test_other_options_are_not_gone_on_with(tmp_path, make_image, caplog):
+    tree = write_tree(tmp_path / "tree", photos(make_image))
+    killed(tree, tmp_path)
+    result = prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path, shuffle=False)
+    assert "other options" in caplog.text
+    assert list(stored(result.directory, "train")) == sorted(photos(make_image))
+
+
+def test_a_shard_that_lost_its_end_is_written_again(tmp_path, make_image):
+    tree = write_tree(tmp_path / "tree", photos(make_image))
+    killed(tree, tmp_path)
+    shard = next((tmp_path / "x" / ".partial-1.0.0").glob("*.json"))
+    os.truncate(shard.parent / "data" / shard.name.removesuffix(".json"), 100)
+    killed(tree, tmp_path, at=99)
+    assert {name: data for name, (_, data) in stored(tmp_path / "x" / "1.0.0", "train").items()} == photos(make_image)
 
 
 def test_two_at_once_do_not_remove_each_others_files(tmp_path, make_image):

@@ -1,29 +1,23 @@
-"""Any class-per-folder data set: the builder, and the split of one source into two."""
+"""Any class-per-folder data set: what it is called, and the split of one source into two."""
 
 import hashlib
+from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
+import numpy as np
 
-from imagenet_jax.data.archives import Entry
-from imagenet_jax.data.builders.base import ImagesBuilder
-
-
-def folder_builder(dataset: str) -> type[ImagesBuilder]:
-    """The builder class of the data set of that name: tfds keeps a data set's name in its class."""
-
-    class Folder(ImagesBuilder, skip_registration=True):
-        """Images from class folders, written by imagenet_jax."""
-
-        name = dataset
-        VERSION = tfds.core.Version("1.0.0")
-
-    return Folder
+from imagenet_jax.data.encoding import PLAIN, Encoding
+from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.shards import DataSet
 
 
-def split_by_hash(entries: list[Entry], validation_share: float) -> dict[str, list[Entry]]:
+def data_set(name: str, classes: Sequence[str], encoding: Encoding = PLAIN, *, shuffled: bool = True) -> DataSet:
+    """Version 1.0.0 of the data set of that name."""
+    about = "Images from class folders, written by imagenet_jax."
+    return DataSet(name, "1.0.0", about, classes, shuffled=shuffled, encoding=encoding)
+
+
+def split_by_hash(entries: Entries, validation_share: float) -> dict[str, Entries]:
     """Train and validation, by a hash of each entry's name alone: an image stays in its split when others come or go."""
-    splits: dict[str, list[Entry]] = {"train": [], "validation": []}
-    for entry in entries:
-        place = int.from_bytes(hashlib.sha256(entry.name.encode()).digest()[:8], "big") / 2**64
-        splits["validation" if place < validation_share else "train"].append(entry)
-    return splits
+    first = (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in entries.names())
+    validation = np.fromiter(first, float, len(entries)) < validation_share
+    return {"train": entries.select(~validation), "validation": entries.select(validation)}

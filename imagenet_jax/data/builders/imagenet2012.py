@@ -1,4 +1,4 @@
-"""imagenet2012 5.1.0 from the official tars: what they hold, and the builder. Same features and labels as the tfds catalogue's.
+"""imagenet2012 5.1.0 from the official tars: what they hold. Same features and labels as in the tfds catalogue.
 
 Where it differs from the catalogue's builder: either tar alone works, a validation label goes by the number in the file name and
 not by the file's position, and files that need rewriting are found by content.
@@ -10,27 +10,34 @@ import re
 import tensorflow_datasets as tfds
 
 from imagenet_jax.data import classes
-from imagenet_jax.data.archives import Entry, Listing, Progress, members
-from imagenet_jax.data.builders.base import ImagesBuilder
+from imagenet_jax.data.archives import Listing, Progress, members
+from imagenet_jax.data.encoding import Encoding
+from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.shards import DataSet
 from imagenet_jax.errors import UserError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 OFFICIAL = {"train": 1_281_167, "validation": 50_000}  # images
 
 
-class Imagenet2012(ImagesBuilder, skip_registration=True):
-    """ILSVRC 2012, written by imagenet_jax from the official tar files."""
-
-    name = "imagenet2012"
-    VERSION = tfds.core.Version("5.1.0")
-    ONLY_JPEG = True
-    HOMEPAGE = "https://image-net.org/"
+def data_set(encoding: Encoding, *, shuffled: bool) -> DataSet:
+    """The catalogue's name and version, 1,000 classes by wnid."""
+    return DataSet(
+        name="imagenet2012",
+        version="5.1.0",
+        description="ILSVRC 2012, written by imagenet_jax from the official tar files.",
+        classes=classes.wnids(),
+        only_jpeg=True,
+        homepage="https://image-net.org/",
+        shuffled=shuffled,
+        encoding=encoding,
+    )
 
 
 def train_listing(path: pathlib.Path, progress: Progress) -> Listing:
     """The images in a tar of one tar a class, nXXXXXXXX.tar."""
     known = {f"{wnid}.tar": wnid for wnid in classes.wnids()}
-    entries: list[Entry] = []
+    entries = Entries()
     left_out: list[tuple[str, str]] = []
     for inner in members(path, progress):
         if inner.folder:
@@ -45,14 +52,14 @@ def train_listing(path: pathlib.Path, progress: Progress) -> Listing:
             if image.refused:
                 left_out.append((image.parts[-1], image.refused))
             elif not image.folder:
-                entries.append(Entry(image.parts[-1], wnid, str(path), image.offset, image.size))
-    return Listing(entries, left_out, sorted({entry.label for entry in entries}))
+                entries.add(image.parts[-1], wnid, str(path), image.offset, image.size)
+    return Listing(entries, left_out, sorted(entries.labels()))
 
 
 def validation_listing(path: pathlib.Path, progress: Progress) -> Listing:
     """The images in the flat validation tar, or in any tar of files with the official names."""
     labels = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()  # of 1, 2, ... 50,000
-    entries: list[Entry] = []
+    entries = Entries()
     left_out: list[tuple[str, str]] = []
     for image in members(path, progress):
         name = image.parts[-1]
@@ -65,5 +72,5 @@ def validation_listing(path: pathlib.Path, progress: Progress) -> Listing:
         elif not 1 <= number <= len(labels):
             left_out.append((name, "label unknown: the name is not ILSVRC2012_val_NNNNNNNN.JPEG with a number up to 50000"))
         else:
-            entries.append(Entry(name, labels[number - 1], str(path), image.offset, image.size))
-    return Listing(entries, left_out, sorted({entry.label for entry in entries}))
+            entries.add(name, labels[number - 1], str(path), image.offset, image.size)
+    return Listing(entries, left_out, sorted(entries.labels()))

@@ -1,9 +1,7 @@
 import threading
 import time
 
-from imagenet_jax.data.archives import Entry
-from imagenet_jax.data.builders.base import in_order
-from imagenet_jax.data.builders.folder import split_by_hash
+from imagenet_jax.data.shards import in_order, shard_count
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -36,12 +34,6 @@ def test_a_reader_that_stops_early_leaves_no_thread_behind():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare")]
 
 
-def test_the_split_depends_on_each_name_alone():
-    entries = [Entry(f"cat/{i}.jpg", "cat", "", 0, 0) for i in range(2000)]
-    splits = split_by_hash(entries, 0.1)
-    assert sorted(splits["train"] + splits["validation"]) == sorted(entries)
-    assert 150 < len(splits["validation"]) < 250
-    fewer = split_by_hash(entries[::2], 0.1)
-    assert set(fewer["validation"]) == set(splits["validation"]) & set(entries[::2])
-    assert set(splits["validation"]) < set(split_by_hash(entries, 0.3)["validation"])
-    assert split_by_hash(entries, 0)["validation"] == []
+def test_imagenet_has_as_many_shards_as_in_tfds_catalogue():
+    assert shard_count(138 * 2**30, 1_281_167) == 1024
+    assert shard_count(6 * 2**30, 50_000) == 64

@@ -1,0 +1,64 @@
+"""What storing images in another encoding buys and costs, measured on a sample: size, decoding speed, pixels."""
+
+import io
+import time
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imagenet_jax.data.encoding import PLAIN, shrunk
+from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.judge import grey_or_rgb, judge
+from imagenet_jax.data.shards import DataSet
+
+SAMPLE = 200  # images
+ROUNDS = 3
+
+
+class Trade(NamedTuple):
+    """A sample's result. Timings are for the screen alone: they go into no file."""
+
+    images: int
+    size: float  # bytes stored by bytes that came
+    speed: float  # full decodes a second (OpenCV, one thread): of what is stored by of what came
+    psnr: float | None  # dB, median: stored pixels against the original's resized alike; None where nothing is re-encoded
+
+
+def measure(entries: Entries, dataset: DataSet) -> Trade | None:
+    """Encode up to 200 images, evenly spread over `entries`; None where none of them can be stored."""
+    pairs = []
+    for index in np.unique(np.linspace(0, len(entries) - 1, SAMPLE).astype(int)):
+        try:
+            data = entries[int(index)].read()
+        except OSError:  # told apart and reported when it is written
+            continue
+        before = judge(data, only_jpeg=dataset.only_jpeg, encoding=PLAIN).data
+        after = judge(data, only_jpeg=dataset.only_jpeg, encoding=dataset.encoding).data
+        if before and after:
+            pairs.append((before, after))
+    if not pairs:
+        return None
+    sizes = np.array([[len(before), len(after)] for before, after in pairs]).sum(0)
+    best = np.array([[_seconds(before), _seconds(after)] for before, after in pairs]).sum(0)
+    psnr = [_psnr(before, after, dataset) for before, after in pairs] if dataset.encoding.reencodes else None
+    return Trade(len(pairs), sizes[1] / sizes[0], best[0] / best[1], float(np.median(psnr)) if psnr else None)
+
+
+def _seconds(data: bytes) -> float:
+    """The best of some full decodes."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _psnr(before: bytes, after: bytes, dataset: DataSet) -> float:
+    with Image.open(io.BytesIO(before)) as image:
+        wanted = np.asarray(shrunk(grey_or_rgb(image), dataset.encoding).convert("RGB"), float)
+    with Image.open(io.BytesIO(after)) as image:
+        error = np.square(np.asarray(image.convert("RGB"), float) - wanted).mean()
+    return float(10 * np.log10(255**2 / max(error, 1e-3)))
