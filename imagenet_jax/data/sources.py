@@ -1,117 +1,189 @@
-"""Prepared data sets on disk: found by name, opened without TensorFlow, read by example id from any thread.
+"""Data sets on disk or in a bucket: found by name or path, opened without TensorFlow, read by example id from any thread.
 
-A data set is a directory that tfds wrote: DATA_DIR/NAME[/CONFIG]/VERSION with `array_record` files. tfds reads the metadata; the
-records themselves are parsed here, since tfds' own feature decoding costs more than reading does.
+A prepared data set is a directory that tfds wrote, DATA_DIR/NAME[/CONFIG]/VERSION with `array_record` or TFRecord files; a plain
+one is a folder, PATH/SPLIT/CLASS/IMAGE (folders.py). tfds reads the metadata; the records themselves are parsed here, since tfds'
+own feature decoding costs more than reading does.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from imagenet_jax.data import order
+from imagenet_jax.data import folders, locate, order, remote, tfrecord
 from imagenet_jax.data.classes import readable
-from imagenet_jax.errors import RunError, UserError
+from imagenet_jax.data.examples import make_parser
+from imagenet_jax.data.files import allow_open_files
+from imagenet_jax.data.locate import Place
+from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
+from imagenet_jax.data.remote import Stat, Url
+from imagenet_jax.errors import UserError
+
+METADATA = (".json", ".txt")  # what tfds writes beside the records
+METADATA_LIMIT = 64 << 20  # bytes
+SAMPLE = 16  # records that go into the fingerprint: names and sizes alone do not tell small data sets apart
 
 
-class Record(NamedTuple):
-    """One stored example."""
+def open_source(data_dir: Place, dataset: str, split: str, *, check_crc: bool = False) -> Source:
+    """Open `split` of `dataset`.
 
-    image: bytes  # encoded
-    label: int
-    name: str  # the file it came from, for messages and samples
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """One split of a prepared data set, by random access. `read` may be called from many threads."""
-
-    dataset: str  # NAME[/CONFIG]
-    version: str
-    split: str
-    classes: tuple[str, ...]  # readable
-    fingerprint: str  # sha256 of what identifies the data: features, metadata, names, sizes and order of files, a few records
-    keys: tuple[str, str, str | None]  # feature names of image, label and, where there is one, file name
-    records: Any  # array_record data source: len() and [i] -> serialized tf.train.Example
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, index: int) -> Record:
-        """The example of that id, 0 .. len - 1. Raises RunError for one that cannot be used: torn, or without image or label."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        image, label, name = self.keys
-        try:
-            features = parse_example(self.records[index])
-            record = features[image][0], features[label][0]
-        except (ValueError, KeyError, IndexError, RuntimeError) as error:  # RuntimeError: array_record, of a torn file
-            raise RunError(f"Example {index} of {self.dataset}, split {self.split}, cannot be read: {error}.") from error
-        named = features.get(name) if name else None
-        where = named[0].decode("utf-8", "replace") if named else f"{self.split}#{index}"
-        if not 0 <= record[1] < len(self.classes):  # tfds stores -1 for "unknown", as in the test split of imagenet2012
-            raise RunError(
-                f"{where} (example {index} of {self.dataset}, split {self.split}) has the label {record[1]}, which is none of its "
-                f"{len(self.classes)} classes. Choose a split with labels."
-            )
-        return Record(*record, where)
-
-
-def open_source(data_dir: pathlib.Path, dataset: str, split: str) -> Source:
-    """Open `split` (any tfds split expression) of `dataset`, "NAME[/CONFIG][:VERSION]".
-
-    Raises UserError where it is not prepared, has no such split, holds TFRecords or is no image classification data set.
+    `dataset` is "NAME[/CONFIG][:VERSION]" below `data_dir`, and `split` any tfds split expression; or it is the path of a plain
+    folder (it starts with /, ./, ../ or ~, or has a scheme such as gs://), and `split` the name of a folder in it. `check_crc`
+    checks the CRC32C of each TFRecord as it is read; array_record files check themselves, plain files hold no checksum.
+    Raises UserError where it is not there, has no such split, is damaged or is no image classification data set.
     """
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    if re.match(r"(/|\./|\.\./|~|\w[\w+.-]*://)", dataset) or dataset in (".", ".."):
+        return folders.open_folder(dataset.removesuffix(f":{folders.VERSION}"), split)
+    return _open_prepared(find(data_dir, dataset), split, check_crc)
 
-    directory = find(data_dir, dataset)
-    info: Any = tfds.builder_from_directory(str(directory)).info
-    if info.file_format is None or info.file_format.value != "array_record":
-        raise UserError(
-            f"{directory} holds {info.file_format.value if info.file_format else 'unknown'} files, which allow no random access. "
-            "Convert it once, where TensorFlow is installed: tfds convert_format "
-            f"--dataset_dir={directory} --out_file_format=array_record --out_dir=DIR; or prepare it anew with "
-            "python -m imagenet_jax.prepare."
-        )
+
+def _open_prepared(directory: Place, split: str, check_crc: bool) -> Source:
+    import tensorflow_datasets as tfds
+
+    local = _mirror(directory) if isinstance(directory, Url) else directory
+    if not (local / "features.json").is_file():
+        raise UserError(f"{directory} has no features.json: it was written by tfds before 4.0. Prepare it again.")
+    info: Any = tfds.builder_from_directory(str(local)).info
+    kind = info.file_format.value if info.file_format else "tfrecord"  # tfds did not say so while it knew only these
+    if kind not in OPENERS:
+        raise UserError(f"{directory} holds {kind} files. What can be read: {', '.join(OPENERS)}. Prepare it again.")
     try:
         files = info.splits[split].file_instructions
     except (KeyError, ValueError) as error:
         names = ", ".join(f"{n} ({s.num_examples:,})" for n, s in info.splits.items())
         raise UserError(f"{directory} has no split {split!r}. It has: {names}. ({error})") from None
     keys = _keys(info.features, directory)
-    names = info.features[keys[1]].names
     if min((f.take for f in files), default=0) < 1:  # negative where a slice ends before it begins
         raise UserError(f"Split {split!r} of {directory} is empty.")
-    records = ArrayRecordDataSource(files)
-    # Names and sizes alone do not tell small data sets apart: array_record fills its files up to blocks of 64 KB.
-    some = order.permute(np.arange(min(16, len(records))), len(records), 0)
+    stats = _stats(directory, local, [f.filename for f in files])
+    stored = OPENERS[kind](directory, local, info, files, stats, check_crc)
+    some = order.permute(np.arange(min(SAMPLE, len(stored))), len(stored), 0)
     try:
-        layout = [(os.path.basename(f.filename), f.skip, f.take, os.path.getsize(f.filename)) for f in files]
-        sample = [hashlib.sha256(records[int(i)]).hexdigest() for i in some]
-    except (OSError, RuntimeError) as error:  # RuntimeError: array_record's
+        sample = [hashlib.sha256(stored[int(i)]).hexdigest() for i in some]
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: array_record's
         raise UserError(f"{directory} is damaged: {error}. Prepare it again, with --overwrite.") from None
-    config = info.config_name
-    identity = [info.name, config, str(info.version), info.features.to_json(), dict(info.metadata or {}), layout, sample]
+    layout = [(os.path.basename(f.filename), f.skip, f.take, s.size) for f, s in zip(files, stats, strict=True)]
+    config, metadata = info.config_name, dict(info.metadata or {})
+    identity = [info.name, config, str(info.version), info.features.to_json(), metadata, layout, sample]
     return Source(
         dataset=f"{info.name}/{config}" if config else info.name,
         version=str(info.version),
         split=split,
-        classes=tuple(readable(names)),
+        classes=tuple(readable(info.features[keys[1]].names)),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest(),
-        keys=keys,
-        records=records,
+        encoding={**AS_THEY_CAME, **metadata.get("encoding", {})},
+        nbytes=sum(s.size * f.take // f.examples_in_shard for f, s in zip(files, stats, strict=True)),
+        records=ExampleRecords(stored, keys, split),
     )
 
 
-def find(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
+class Stored(Protocol):
+    """len() and [i] -> serialized tf.train.Example."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> bytes | memoryview: ...
+
+
+class ExampleRecords:
+    """Records out of stored Examples; `keys` are the feature names of image, label and, where there is one, file name."""
+
+    def __init__(self, stored: Stored, keys: tuple[str, str, str | None], split: str):
+        self.stored, self._keys, self._split = stored, keys, split
+        self._image, self._label, self._name = ((key or "").encode() for key in keys)
+        self._parse = make_parser([key.encode() for key in keys if key])
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises ValueError for one without image or label."""
+        found = self._parse(self.stored[index])
+        image, label, name = found.get(self._image), found.get(self._label), found.get(self._name)
+        if not isinstance(image, bytes) or not isinstance(label, int):
+            raise ValueError(f"it has no {self._keys[0]} or no {self._keys[1]}")
+        named = name.decode("utf-8", "replace") if isinstance(name, bytes) else f"{self._split}#{index}"
+        return Record(image, label, named)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ExampleRecords, (self.stored, self._keys, self._split)
+
+
+# ---- file formats
+
+
+def _open_array_record(
+    directory: Place, local: pathlib.Path, info: Any, files: Sequence[Any], stats: list[Stat], check_crc: bool
+) -> Stored:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    if isinstance(directory, Url):  # array_record opens local files only
+        names = [os.path.relpath(f.filename, local) for f in files]
+        remote.fetch(directory, dict(zip(names, stats, strict=True)), local)
+    allow_open_files(len(files))
+    return ArrayRecordDataSource(files)
+
+
+def _open_tfrecord(
+    directory: Place, local: pathlib.Path, info: Any, files: Sequence[Any], stats: list[Stat], check_crc: bool
+) -> Stored:
+    """The index covers whole splits, so that it is made once for all their slices."""
+    shards, indexes, parts = [], [], []
+    wanted = {f.filename for f in files}
+    where: dict[str, tuple[int, int]] = {}  # file -> table, shard
+    for name, whole in info.splits.items():
+        paths = [str(path) for path in whole.filepaths]
+        if wanted.isdisjoint(paths):
+            continue
+        where.update({path: (len(shards), i) for i, path in enumerate(paths)})
+        places = [local / f"{name}.tfrecord_index.npy"]
+        if not isinstance(directory, Url):
+            of_this = hashlib.sha256(str(local.resolve()).encode()).hexdigest()[:16]
+            places.append(locate.user_cache("index") / f"{info.name}-{of_this}-{name}.npy")
+        real = [str(directory / os.path.relpath(path, local)) for path in paths]
+        shards.append(tfrecord.Shards(real, _stats(directory, local, paths), list(whole.shard_lengths)))
+        indexes.append(tfrecord.index(shards[-1], places, f"{info.name} {info.version}, split {name},"))
+    parts = [tfrecord.Part(*where[f.filename], f.skip, f.take) for f in files]
+    return tfrecord.TfRecords(shards, indexes, parts, check_crc)
+
+
+OPENERS = {"array_record": _open_array_record, "tfrecord": _open_tfrecord}
+
+
+def _mirror(directory: Url) -> pathlib.Path:
+    """A local directory with the metadata of a remote data set, fetched anew where it changed."""
+    of_this = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
+    local = locate.user_cache("data") / of_this
+    local.mkdir(mode=0o700, exist_ok=True)
+    found = remote.files(directory)
+    small = {n: s for n, s in found.items() if n.endswith(METADATA) and "/" not in n and s.size <= METADATA_LIMIT}
+    remote.fetch(directory, small, local)
+    return local
+
+
+def _stats(directory: Place, local: pathlib.Path, paths: Sequence[str]) -> list[Stat]:
+    """Of data files, named by the paths that tfds makes of the metadata in `local`. Raises UserError for one that is not there."""
+    names = [os.path.relpath(path, local) for path in paths]
+    if any(name.startswith("..") for name in names):
+        raise UserError(f"dataset_info.json of {directory} names files outside of it. Do not trust it.")
+    try:
+        if isinstance(directory, Url):
+            there = remote.files(directory)
+            return [there[name] for name in names]
+        return [Stat(s.st_size, str(s.st_mtime_ns)) for s in (os.stat(local / name) for name in names)]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{directory} is damaged: {error}. Prepare it again, with --overwrite.") from None
+
+
+# ---- finding
+
+
+def find(data_dir: Place, dataset: str) -> Place:
     """The directory of "NAME[/CONFIG][:VERSION]" below `data_dir`: the newest version unless one is named."""
     match = re.fullmatch(r"(\w[\w-]*)(?:/([\w.-]+))?(?::(\d+\.\d+\.\d+))?", dataset)
     if not match:
@@ -137,13 +209,13 @@ def find(data_dir: pathlib.Path, dataset: str) -> pathlib.Path:
     return found[-1]
 
 
-def prepared_versions(base: pathlib.Path) -> list[pathlib.Path]:
+def prepared_versions(base: Place) -> list[Place]:
     """The finished versions in `base`, oldest first."""
     done = [d.parent for d in base.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", d.parent.name)]
     return sorted(done, key=lambda d: tuple(map(int, d.name.split("."))))
 
 
-def _remedy(data_dir: pathlib.Path, name: str) -> str:
+def _remedy(data_dir: Place, name: str) -> str:
     here = sorted(
         d.name
         for d in data_dir.glob("*")
@@ -158,7 +230,7 @@ def _remedy(data_dir: pathlib.Path, name: str) -> str:
     return f"{hint}Prepare it: python -m imagenet_jax.prepare {command} --data_dir={data_dir}. {prepared} Or set --data_dir."
 
 
-def _keys(features: Any, directory: pathlib.Path) -> tuple[str, str, str | None]:
+def _keys(features: Any, directory: Place) -> tuple[str, str, str | None]:
     """Names of the image, the label and the file name feature; by type, since not every builder calls them so."""
     import tensorflow_datasets as tfds
 
@@ -170,70 +242,3 @@ def _keys(features: Any, directory: pathlib.Path) -> tuple[str, str, str | None]
     if image is None or label is None:
         raise UserError(f"{directory} is no image classification data set: its features are {', '.join(features)}.")
     return image, label, next((n for n in ("file_name", "image/filename", "filename", "id") if n in features), None)
-
-
-def parse_example(data: bytes) -> dict[str, list[Any]]:
-    """A serialized tf.train.Example as name -> list of bytes or ints (float lists are left out: no image data set has any).
-
-    The wire format, field by field: Example.features = 1, Features.feature = 1 (map: key = 1, value = 2), Feature.bytes_list = 1
-    or .int64_list = 3, and in each list value = 1. Raises ValueError for bytes that are no Example.
-    """
-    out: dict[str, list[Any]] = {}
-    try:
-        for _, features in _fields(memoryview(data)):  # slices of it copy nothing
-            for _, entry in _fields(features):
-                parts = dict(_fields(entry))
-                values: list[Any] = []
-                for kind, content in _fields(parts.get(2, memoryview(b""))):
-                    if kind == 1:
-                        values += [v.tobytes() for _, v in _fields(content)]
-                    elif kind == 3:
-                        for _, v in _fields(content):
-                            values += [_signed(v)] if isinstance(v, int) else _packed(v)
-                out[parts[1].tobytes().decode()] = values
-    except (IndexError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"not a tf.train.Example: {error}") from None
-    return out
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, int or memoryview) for each field of a protobuf message."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        if tag & 7 == 2:
-            size, at = _varint(data, at)
-            if at + size > end:
-                raise ValueError("not a tf.train.Example: it is cut off")
-            yield tag >> 3, data[at : at + size]
-            at += size
-        elif tag & 7 == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-        else:
-            raise ValueError(f"not a tf.train.Example: wire type {tag & 7}")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & (1 << 64) - 1, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("not a tf.train.Example: a number of more than ten bytes")
-
-
-def _packed(data: memoryview) -> list[int]:
-    at, values = 0, []
-    while at < len(data):
-        value, at = _varint(data, at)
-        values.append(_signed(value))
-    return values
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value

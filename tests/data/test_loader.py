@@ -16,7 +16,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from imagenet_jax.data import decode, loader, order
 from imagenet_jax.data.augment import central, chain
 from imagenet_jax.data.loader import Pixels, Rows, eval_batches, train_batches
-from imagenet_jax.data.sources import Source
+from imagenet_jax.data.records import AS_THEY_CAME, Source
+from imagenet_jax.data.sources import ExampleRecords
 from imagenet_jax.errors import RunError
 
 IMAGES = 23
@@ -37,7 +38,11 @@ def record(image, label, name):
 def source_of(images):
     """A source in memory: example i has label i % 5."""
     records = [record(image, i % 5, f"{i}.png") for i, image in enumerate(images)]
-    return Source("toy", "1.0.0", "train", tuple("abcde"), "0" * 64, ("image", "label", "file_name"), records)
+    return Source("toy", "1.0.0", "train", tuple("abcde"), "0" * 64, AS_THEY_CAME, sum(map(len, records)), examples(records))
+
+
+def examples(records):
+    return ExampleRecords(records, ("image", "label", "file_name"), "train")
 
 
 def noisy(seed):
@@ -188,7 +193,7 @@ def test_an_image_that_does_not_decode_is_named_and_ends_the_run():
 
 
 def test_a_record_that_cannot_be_read_ends_the_run(source):
-    bad = dataclasses.replace(source, records=[*source.records[:5], b"\xff\xff"])
+    bad = dataclasses.replace(source, records=examples([*source.records.stored[:5], b"\xff\xff"]))
     with pytest.raises(RunError, match="Example 5 of toy"):
         list(eval_batches(bad, PIXELS, batch_size=2, rows=Rows(0, 2)))
     assert not decoders()

@@ -1,6 +1,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 import shutil
 import threading
@@ -11,7 +12,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import sources
 from imagenet_jax.data.prepare import prepare_folder
-from imagenet_jax.data.sources import find, open_source, parse_example
+from imagenet_jax.data.sources import ExampleRecords, find, open_source
 from imagenet_jax.errors import RunError, UserError
 
 
@@ -24,98 +25,6 @@ def example(**features):
         if kind is not None:
             kind.value.extend(values)
     return message.SerializeToString()
-
-
-def field(number, payload):
-    """A protobuf field of bytes, or of an int as a varint."""
-    if isinstance(payload, int):
-        return varint(number << 3) + varint(payload)
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
-
-
-def varint(value):
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-
-
-def by_hand(name, kind, content):
-    return field(1, field(1, field(1, name) + field(2, field(kind, content))))
-
-
-def test_parse_reads_what_protobuf_writes():
-    long = bytes(range(256)) * 1000
-    parsed = parse_example(example(image=[long], label=[7], file_name=[b"a/b.jpg"]))
-    assert parsed == {"image": [long], "label": [7], "file_name": [b"a/b.jpg"]}
-    assert type(parsed["image"][0]) is bytes
-
-
-@pytest.mark.parametrize("values", [[0], [1, 2, 3], [127, 128, 300], [-1], [-(2**63), 2**63 - 1], list(range(-500, 500))])
-def test_parse_reads_packed_and_unpacked_integers(values):
-    assert parse_example(example(x=values)) == {"x": values}  # protobuf packs
-    unpacked = b"".join(field(1, v % 2**64) for v in values)
-    assert parse_example(by_hand(b"x", 3, unpacked)) == {"x": values}
-    assert parse_example(by_hand(b"x", 3, field(1, 2**65 + 5))) == {"x": [5]}  # as protobuf: what is past 64 bits falls away
-
-
-def test_parse_reads_empty_and_many_values_and_leaves_floats_out():
-    parsed = parse_example(example(none=[], blank=[b""], two=[b"a", b"bc"], floats=[1.0, 2.0], ünïcode=[1]))
-    assert parsed == {"none": [], "blank": [b""], "two": [b"a", b"bc"], "floats": [], "ünïcode": [1]}
-    assert parse_example(b"") == {}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        by_hand(b"x", 1, field(1, b"abc"))[:-1],  # cut off
-        field(1, field(1, field(2, field(1, b"no name")))),
-        field(1, 5),
-        field(1, field(1, 5)),
-        field(1, field(1, field(1, b"x") + field(2, 5))),
-        field(1, field(1, field(1, 7) + field(2, b""))),
-        by_hand(b"x", 1, field(1, 2**60)),  # a number where bytes belong
-        by_hand(b"\xff", 3, field(1, 1)),  # a name that is not UTF-8
-        b"\x0d\x00\x00\x00\x00",  # wire type 5
-        b"\x09" + bytes(8),  # wire type 1
-        b"\x0b",  # wire type 3
-        b"\x0a" + b"\xff" * 11,  # a length without end
-        by_hand(b"x", 3, b"\x08" + b"\x80" * 10 + b"\x01"),  # a number of eleven bytes
-        b"\xff" * 200_000,
-        b"\x0a",
-    ],
-)
-def test_parse_of_what_is_no_example_is_a_value_error(data):
-    with pytest.raises(ValueError, match="Example"):
-        parse_example(data)
-
-
-def test_parse_of_any_damage_is_at_worst_a_value_error():
-    random = np.random.default_rng(0)
-    good = example(image=[bytes(range(200))], label=[3, -1, 2**40], file_name=[b"x.jpg"], f=[1.5])
-    refused = 0
-    for _ in range(6000):
-        data = bytearray(good)
-        for _ in range(random.integers(1, 4)):
-            at = random.integers(len(data))
-            match random.integers(3):
-                case 0:
-                    data[at] = random.integers(256)
-                case 1:
-                    del data[at : at + random.integers(1, 30)]
-                case 2:
-                    data[at:at] = random.bytes(random.integers(1, 12))
-            data = data or bytearray(b"\x0a")
-        try:
-            parsed = parse_example(bytes(data))
-        except ValueError:
-            refused += 1
-            continue
-        assert all(isinstance(v, bytes | int) for values in parsed.values() for v in values)
-    assert refused > 1000
-
-
-# ---- data sets on disk
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +119,8 @@ def test_an_empty_split_is_refused(pets, split):
         ("pets/large", ["pets/large is not in"]),
         ("pets:2.0.0", ["pets 2.0.0 is not in", "Prepared there: 1.0.0"]),
         ("pets:2", ["'pets:2'", "NAME[/CONFIG][:VERSION]"]),
-        ("../pets", ["'../pets'", "NAME[/CONFIG][:VERSION]"]),
+        ("pets/../x", ["'pets/../x'", "NAME[/CONFIG][:VERSION]"]),
+        ("../pets", ["../pets is no folder", "PATH/SPLIT/CLASS/IMAGE"]),
         ("", ["''", "NAME[/CONFIG][:VERSION]"]),
     ],
 )
@@ -256,12 +166,43 @@ def change_json(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_a_directory_of_tfrecords_says_what_to_do(copied):
-    change_json(copied / "pets" / "1.0.0" / "dataset_info.json", fileFormat="tfrecord")
-    with pytest.raises(UserError) as error:
+def test_a_format_that_cannot_be_read_says_so(copied):
+    change_json(copied / "pets" / "1.0.0" / "dataset_info.json", fileFormat="parquet")
+    with pytest.raises(UserError, match=r"holds parquet files. What can be read: array_record, tfrecord"):
         open_source(copied, "pets", "train")
-    for word in ("tfrecord", "convert_format", "--out_file_format=array_record", "imagenet_jax.prepare"):
-        assert word in str(error.value)
+
+
+def test_a_directory_without_features_says_so(copied):
+    (copied / "pets" / "1.0.0" / "features.json").unlink()
+    with pytest.raises(UserError, match=r"no features.json: .* before 4.0"):
+        open_source(copied, "pets", "train")
+
+
+def test_file_names_that_lead_out_of_the_directory_are_refused(copied):
+    path = copied / "pets" / "1.0.0" / "dataset_info.json"
+    info = json.loads(path.read_text())
+    for split in info["splits"]:
+        split["filepathTemplate"] = "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    path.write_text(json.dumps(info))
+    with pytest.raises(UserError, match="names files outside"):
+        open_source(copied, "pets", "train")
+
+
+def test_the_encoding_is_what_the_metadata_say(copied):
+    assert open_source(copied, "pets", "train").encoding == {
+        "short_side": None, "max_side": None, "quality": None, "restart_markers": False
+    }  # fmt: skip
+    change_json(copied / "pets" / "1.0.0" / "metadata.json", encoding={"short_side": 256, "quality": 90})
+    encoding = open_source(copied, "pets", "train").encoding
+    assert encoding == {"short_side": 256, "max_side": None, "quality": 90, "restart_markers": False}
+
+
+def test_a_source_goes_to_a_spawned_process(pets):
+    source = open_source(pets[0], "pets", "train[3:]")
+    source.read(0)  # files are open
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.map(source.read, range(len(source)))
+    assert there == [source.read(i) for i in range(len(source))]
 
 
 def test_a_data_set_without_labels_is_refused(copied):
@@ -300,6 +241,10 @@ def test_a_damaged_data_set_says_so(copied, damage):
         open_source(copied, "pets", "train")
 
 
+def with_stored(source, stored):
+    return dataclasses.replace(source, records=ExampleRecords(stored, ("image", "label", "file_name"), source.split))
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [
@@ -312,7 +257,7 @@ def test_a_damaged_data_set_says_so(copied, damage):
     ids=["garbage", "no label", "no image", "a label below 0", "a label past the classes"],
 )
 def test_a_record_that_cannot_be_used_is_named(pets, record, words):
-    source = dataclasses.replace(open_source(pets[0], "pets", "train"), records=[record])
+    source = with_stored(open_source(pets[0], "pets", "train"), [record])
     with pytest.raises(RunError) as error:
         source.read(0)
     for word in words:
@@ -324,13 +269,13 @@ def test_a_torn_record_is_named(pets):
         def __getitem__(self, index):
             raise RuntimeError("chunk header hash mismatch")
 
-    source = dataclasses.replace(open_source(pets[0], "pets", "train"), records=Torn([b""]))
+    source = with_stored(open_source(pets[0], "pets", "train"), Torn([b""]))
     with pytest.raises(RunError, match="Example 0 of pets, split train, cannot be read: chunk header hash mismatch"):
         source.read(0)
 
 
 def test_a_record_without_a_file_name_is_named_by_its_place(pets):
-    source = dataclasses.replace(open_source(pets[0], "pets", "train"), records=[example(image=[b"x"], label=[1])])
+    source = with_stored(open_source(pets[0], "pets", "train"), [example(image=[b"x"], label=[1])])
     assert source.read(0) == sources.Record(b"x", 1, "train#0")
 
 

@@ -1,0 +1,152 @@
+"""Plain folders as a data set, nothing prepared: PATH/SPLIT/CLASS/IMAGE, local or remote. What lies deeper belongs to its class.
+
+Order and labels are sorted names, so the same files are the same data set everywhere. A name costs its bytes and 12 more.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from imagenet_jax.data import archives, locate, order, remote
+from imagenet_jax.data.classes import readable
+from imagenet_jax.data.locate import Place
+from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
+from imagenet_jax.data.remote import Url
+from imagenet_jax.errors import UserError
+
+VERSION = "folder"  # of every plain folder: it has no other
+ALSO = {"validation": ("val", "valid")}  # what the folder of a split may be called instead
+SAMPLE = 16  # files whose content goes into the fingerprint
+THREADS = 16  # listing waits for the disk
+
+
+def open_folder(path: str, split: str) -> Source:
+    """The split of the folder `path`; labels are places among the sorted class folders of its train split.
+
+    A folder without a train split is numbered by the class folders of `split` itself. Raises UserError for a path or split that
+    is not there, files beside the class folders, a class folder without files or one that the train split lacks.
+    """
+    root = locate.place(path).absolute()
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder. A plain data set is PATH/SPLIT/CLASS/IMAGE, such as {root}/train/cat/1.jpg.")
+    splits = [name for name, is_folder in _entries(root).items() if is_folder]
+    chosen = next((name for name in (split, *ALSO.get(split, ())) if name in splits), None)
+    if chosen is None:
+        slices = " Only prepared data sets have slices." if re.search(r"[\[+]", split) else ""
+        raise UserError(f"{root} has no split {split!r}. Its folders: {', '.join(splits) or 'none'}.{slices}")
+    folder = root / chosen
+    own = _classes(folder)
+    classes = _classes(root / "train") if "train" in splits else own
+    if strange := sorted(set(own) - set(classes)):
+        raise UserError(f"{folder} has class folders that {root / 'train'} lacks: {_few(strange)}.")
+    names, ends, labels, sizes = _listing(folder, own, classes)
+    records = FolderRecords(folder, names, ends, labels)
+    digest = hashlib.sha256("\0".join(map(_text, classes)).encode())
+    for part in (names, ends.tobytes(), labels.tobytes(), sizes.tobytes()):
+        digest.update(part)
+    for i in order.permute(np.arange(min(SAMPLE, len(records))), len(records), 0):
+        digest.update(hashlib.sha256(records[int(i)].image).digest())
+    return Source(
+        dataset=str(root),
+        version=VERSION,
+        split=split,
+        classes=tuple(readable([_text(name) for name in classes])),
+        fingerprint=digest.hexdigest(),
+        encoding=AS_THEY_CAME,
+        nbytes=int(sizes.sum()),
+        records=records,
+    )
+
+
+class FolderRecords:
+    """len() and [i] -> Record: the content of a file."""
+
+    def __init__(self, folder: Place, names: bytes, ends: np.ndarray, labels: np.ndarray):
+        self._folder, self._names, self._ends, self._labels = folder, names, ends, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Record:
+        name = self._names[self._ends[index - 1] if index else 0 : self._ends[index]]
+        if isinstance(self._folder, Url):
+            image = remote.read(str(self._folder / name.decode()))
+        else:
+            with open(os.path.join(os.fsencode(self._folder), name), "rb", buffering=0) as file:
+                image = file.read()
+        return Record(image, int(self._labels[index]), name.decode("utf-8", "replace"))
+
+
+def _listing(folder: Place, own: list[str], classes: list[str]) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray]:
+    """Names CLASS/IMAGE joined, where each ends (int64), its label (int32) and its size (int64)."""
+    if isinstance(folder, Url):
+        found = _remote_files(folder, own)
+    else:
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+            found = dict(zip(own, pool.map(lambda name: _local_files(folder, name), own), strict=True))
+    if empty := [name for name in own if not found[name]]:
+        raise UserError(f"{folder} has class folders without a file: {_few(empty)}. Put images into them, or remove them.")
+    label = {name: i for i, name in enumerate(classes)}
+    files = [(name, size, label[kind]) for kind in own for name, size in found.pop(kind)]
+    ends = np.cumsum([len(name) for name, _, _ in files], dtype=np.int64)
+    labels, sizes = (np.fromiter((f[i] for f in files), kind, len(files)) for i, kind in ((2, np.int32), (1, np.int64)))
+    return b"".join(name for name, _, _ in files), ends, labels, sizes
+
+
+def _local_files(folder: pathlib.Path, kind: str) -> list[tuple[bytes, int]]:
+    """(name, size) of each file of a class, sorted."""
+    found = []
+
+    def fail(error: OSError) -> None:  # os.walk passes over what it cannot read
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
+
+    for inside, inner, files in os.walk(folder / kind, onerror=fail):
+        inner[:] = [name for name in inner if not _ignored(name)]
+        for name in files:
+            if not _ignored(name):
+                path = os.path.join(inside, name)
+                if not os.path.isfile(path):  # follows links: these are the user's own
+                    raise UserError(f"{path} is a broken link or no regular file. Remove it.")
+                found.append((os.fsencode(os.path.relpath(path, folder)), os.path.getsize(path)))
+    return sorted(found)
+
+
+def _remote_files(folder: Url, own: list[str]) -> dict[str, list[tuple[bytes, int]]]:
+    found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in own}
+    for name, stat in remote.files(folder).items():
+        parts = name.split("/")
+        if not any(_ignored(part) for part in parts):
+            found[parts[0]].append((name.encode(), stat.size))
+    return {kind: sorted(files) for kind, files in found.items()}
+
+
+def _classes(folder: Place) -> list[str]:
+    found = _entries(folder)
+    if files := [name for name, is_folder in found.items() if not is_folder]:
+        raise UserError(f"{folder} has {_few(files)} beside its class folders. Expected: CLASS/IMAGE, one folder a class.")
+    if not found:
+        raise UserError(f"{folder} has no class folders. Expected: CLASS/IMAGE, one folder a class.")
+    return list(found)
+
+
+def _entries(place: Place) -> dict[str, bool]:
+    """What lies in `place`, sorted: name -> whether it is a folder."""
+    found = remote.entries(place) if isinstance(place, Url) else {entry.name: entry.is_dir() for entry in os.scandir(place)}
+    return {name: found[name] for name in sorted(found) if name and not _ignored(name)}
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in archives.IGNORED
+
+
+def _text(name: str) -> str:
+    """Bytes of a file name that are no UTF-8 come as surrogates, which no JSON holds."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(map(_text, names[:10])) + (" ..." if len(names) > 10 else "")
