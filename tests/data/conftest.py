@@ -1,11 +1,16 @@
-"""Encoded images and tars, made on the spot."""
+"""Encoded images and tars, made on the spot, and the small data set `pets` in the formats that tfds writes."""
 
 import io
+import json
+import pathlib
+import shutil
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from imagenet_jax.data.prepare import prepare_folder
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +47,61 @@ def make_tar():
         return buffer.getvalue()
 
     return tar
+
+
+@pytest.fixture(scope="session")
+def prepare(tmp_path_factory, make_image):
+    """prepare(data_dir, name, images, seed): a data set of two classes, cat and dog, in train and validation."""
+
+    def write(data_dir, name="pets", images=10, seed=0, **kind):
+        tree = tmp_path_factory.mktemp("tree")
+        for split, count in (("train", images), ("validation", 3)):
+            for label in ("cat", "dog"):
+                (tree / split / label).mkdir(parents=True)
+                for i in range(count):
+                    data = make_image(**{"format": "PNG", **kind}, seed=1000 * seed + i + 100 * (label == "dog"))
+                    (tree / split / label / f"{i}.png").write_bytes(data)
+        prepare_folder(name=name, data_dir=data_dir, train=tree / "train", validation=tree / "validation", jobs=1)
+        return tree
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pets(prepare, tmp_path_factory):
+    """(data directory with the data set 'pets', the tree that it was made from); read only."""
+    data_dir = tmp_path_factory.mktemp("data")
+    return data_dir, prepare(data_dir)
+
+
+@pytest.fixture
+def copied(pets, tmp_path):
+    """A copy of the data directory that a test may change."""
+    return pathlib.Path(shutil.copytree(pets[0], tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def pets_tfrecord(pets, tmp_path_factory):
+    """A data directory with the same examples as TFRecords: train in 3 shards of 7, 6 and 7, validation in one; read only."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+    from tensorboardX.record_writer import RecordWriter  # a writer, and a CRC32C, that are not ours
+
+    data_dir = tmp_path_factory.mktemp("tfrecord")
+    directory = pathlib.Path(shutil.copytree(pets[0] / "pets", data_dir / "pets")) / "1.0.0"
+    info = json.loads((directory / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    for split in info["splits"]:
+        (old,) = directory.glob(f"*-{split['name']}.array_record*")
+        records = ArrayRecordDataSource([str(old)])
+        counts = [7, 6, 7] if split["name"] == "train" else [6]
+        split["shardLengths"] = list(map(str, counts))
+        at = 0
+        for shard, count in enumerate(counts):
+            writer = RecordWriter(str(directory / f"pets-{split['name']}.tfrecord-{shard:05d}-of-{len(counts):05d}"))
+            for i in range(at, at + count):
+                writer.write(records[i])
+            writer.close()
+            at += count
+        old.unlink()
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+    return data_dir

@@ -3,7 +3,6 @@ import dataclasses
 import json
 import multiprocessing
 import pathlib
-import shutil
 import threading
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import sources
-from imagenet_jax.data.prepare import prepare_folder
 from imagenet_jax.data.sources import ExampleRecords, find, open_source
 from imagenet_jax.errors import RunError, UserError
 
@@ -25,37 +23,6 @@ def example(**features):
         if kind is not None:
             kind.value.extend(values)
     return message.SerializeToString()
-
-
-@pytest.fixture(scope="module")
-def prepare(tmp_path_factory, make_image):
-    """prepare(data_dir, name, images, seed): a data set of two classes, cat and dog, in train and validation."""
-
-    def write(data_dir, name="pets", images=10, seed=0, **kind):
-        tree = tmp_path_factory.mktemp("tree")
-        for split, count in (("train", images), ("validation", 3)):
-            for label in ("cat", "dog"):
-                (tree / split / label).mkdir(parents=True)
-                for i in range(count):
-                    data = make_image(**{"format": "PNG", **kind}, seed=1000 * seed + i + 100 * (label == "dog"))
-                    (tree / split / label / f"{i}.png").write_bytes(data)
-        prepare_folder(name=name, data_dir=data_dir, train=tree / "train", validation=tree / "validation", jobs=1)
-        return tree
-
-    return write
-
-
-@pytest.fixture(scope="module")
-def pets(prepare, tmp_path_factory):
-    """(data directory with the data set 'pets', the tree that it was made from); read only."""
-    data_dir = tmp_path_factory.mktemp("data")
-    return data_dir, prepare(data_dir)
-
-
-@pytest.fixture
-def copied(pets, tmp_path):
-    """A copy of the data directory that a test may change."""
-    return pathlib.Path(shutil.copytree(pets[0], tmp_path / "data"))
 
 
 def test_a_source_holds_every_file_as_it_was(pets):
