@@ -1,7 +1,7 @@
 """Which images there are and where their bytes lie, in columns instead of objects, before any of them is read.
 
-A row takes 32 bytes, and its name as many as it has letters; a tuple of Python objects takes some 400. So the 14 million images
-of ImageNet-21K are listed in 0.8 GB, and the million of ImageNet in 70 MB.
+A row takes 32 bytes and its name as many as it has letters: 57 bytes an image of ImageNet-21K, 117 for the moment in which names
+are held against each other (peak resident memory, 200,000 images). 14 million images are listed in 0.8 GB, with a peak of 1.7.
 """
 
 from __future__ import annotations
