@@ -226,7 +226,7 @@ def main(argv: list[str]) -> int:
     mesh = sharding.make_mesh()
     loaded = infer.load_run(flags.workdir, mesh)
     config, data = loaded.record["config"], loaded.record["dataset"]
-    recorded = pathlib.Path(loaded.record["data_dir"])
+    recorded = locate.place(loaded.record["data_dir"])
     data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
     source = open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
     if source.classes != loaded.classes:

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     from imagenet_jax.data import locate, prepare  # after parsing: --help need not wait for tfds
 
-    data_dir = locate.data_dir(flags.data_dir)
+    data_dir = locate.local_data_dir(flags.data_dir)
     if flags.command == "verify":
         return _verify(flags, data_dir)
     common = {"data_dir": data_dir, "overwrite": flags.overwrite, "jobs": flags.jobs}

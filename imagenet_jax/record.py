@@ -13,6 +13,7 @@ from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
 from imagenet_jax import config as configs
 from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
+from imagenet_jax.data.locate import Place
 from imagenet_jax.data.sources import Source
 from imagenet_jax.errors import UserError
 from imagenet_jax.plan import Plan
@@ -55,7 +56,7 @@ def describe(
     eval_data: Source,
     pixels: Pixels,
     plan: Plan,
-    data_dir: pathlib.Path,
+    data_dir: Place,
 ) -> dict[str, Any]:
     """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from."""
     cost = models.cost(model, c["image_size"])

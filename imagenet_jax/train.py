@@ -16,6 +16,8 @@ from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.data import augment, decode, loader, sources
+from imagenet_jax.data.cache import cached
+from imagenet_jax.data.locate import Place
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
 
@@ -24,7 +26,7 @@ def train(
     config: configs.Config,
     workdir: pathlib.Path,
     *,
-    data_dir: pathlib.Path,
+    data_dir: Place,
     stop_after: int | None = None,
     dry_run: bool = False,
     devices: Sequence[Any] | None = None,
@@ -130,16 +132,17 @@ def train(
     return cli.FINISHED
 
 
-def open_data(c: dict[str, Any], data_dir: pathlib.Path) -> tuple[sources.Source, sources.Source]:
+def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
     """The training and the evaluation split. The embedded digits are prepared here if they are absent."""
-    if c["dataset"] == "digits" and not sources.prepared_versions(data_dir / "digits"):
+    if c["dataset"] == "digits" and isinstance(data_dir, pathlib.Path) and not sources.prepared_versions(data_dir / "digits"):
         from imagenet_jax.data.prepare import prepare_digits
 
         print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
         prepare_digits(data_dir)
-    train_data = sources.open_source(data_dir, c["dataset"], c["train_split"])
-    eval_data = sources.open_source(data_dir, c["dataset"], c["eval_split"])
-    return train_data, eval_data
+    crc = c["data"]["check_crc"]
+    splits = (c["train_split"], c["eval_split"])
+    opened = tuple(sources.open_source(data_dir, c["dataset"], split, check_crc=crc) for split in splits)
+    return cached(*opened) if c["data"]["cache"] else opened
 
 
 def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:

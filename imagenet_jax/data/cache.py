@@ -19,7 +19,7 @@ GROUPS = (
 )
 
 
-def cached(*sources: Source, processes: int = 1) -> list[Source]:
+def cached(*sources: Source, processes: int = 1) -> tuple[Source, ...]:
     """The same sources, keeping each record once it was read; each of `processes` that they are sent to keeps its own copy.
 
     Raises UserError where all of them, a tenth added, take more memory than is available now.
@@ -32,7 +32,7 @@ def cached(*sources: Source, processes: int = 1) -> list[Source]:
             f"data.cache: {' and '.join(f'{s.dataset} {s.split}' for s in sources)} take {needed / 1e9:,.2f} GB of memory{copies}, "
             f"{available / 1e9:,.2f} GB are available. Use --config.data.cache=False, or a data set re-encoded at a smaller size."
         )
-    return [dataclasses.replace(source, records=CachedRecords(source.records)) for source in sources]
+    return tuple(dataclasses.replace(source, records=CachedRecords(source.records)) for source in sources)
 
 
 class CachedRecords:
