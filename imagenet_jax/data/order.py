@@ -5,6 +5,8 @@ that batches may straddle epochs, nothing is dropped, and any step can be comput
 example ids are hashed together, never added: with seed + epoch, (seed 0, epoch 1) would repeat (seed 1, epoch 0).
 """
 
+import math
+
 import numpy as np
 
 _MASK = (1 << 64) - 1
@@ -47,6 +49,26 @@ class Draws:
     def integer(self, low: int, high: int) -> int:
         """An integer in [low, high], both included."""
         return low + (self.bits() * (high - low + 1) >> 64)
+
+    def normal(self) -> float:
+        """A standard normal number (Box and Muller 1958)."""
+        radius = math.sqrt(-2 * math.log(1 - self.uniform()))
+        return radius * math.cos(2 * math.pi * self.uniform())
+
+    def permutation(self, count: int) -> list[int]:
+        """0 .. count - 1 in random order (Fisher and Yates)."""
+        order = list(range(count))
+        for last in range(count - 1, 0, -1):
+            other = self.integer(0, last)
+            order[last], order[other] = order[other], order[last]
+        return order
+
+    def bytes(self, count: int) -> np.ndarray:
+        """`count` random bytes, uint8 (count,): of the next ceil(count / 8) `bits`, the low ones first."""
+        words = -(-count // 8)
+        state = np.uint64(self._state) + np.arange(1, words + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        self._state = (self._state + words * _GOLDEN) & _MASK
+        return _spread(state, state >> np.uint64(30)).astype("<u8").view(np.uint8)[:count]  # `_mix`, of all at once
 
 
 def examples(start: int, count: int, size: int, seed: int, repeats: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,7 +117,7 @@ def _feistel(x: np.ndarray, bits: int, keys: list[np.uint64]) -> np.ndarray:
     return (left << below) | right
 
 
-def _spread(x: np.ndarray, key: np.uint64) -> np.ndarray:
+def _spread(x: np.ndarray, key: np.uint64 | np.ndarray) -> np.ndarray:
     z = (x ^ key) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

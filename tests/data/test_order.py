@@ -1,3 +1,5 @@
+import statistics
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,34 @@ def test_draws_never_change_silently():
     draws = order.Draws(0, 1, 2, 3)
     values = [draws.bits(), draws.uniform(), draws.uniform(-1, 3), draws.integer(0, 99), draws.integer(-4, 4)]
     assert values == [12375841185739427924, 0.15990885405334454, -0.8903168941289348, 5, 3]
+    assert draws.normal() == pytest.approx(-0.6221943689001717, rel=1e-12)  # the C library's cosine
+    assert (draws.permutation(6), draws.bytes(9).tolist()) == ([4, 3, 2, 1, 5, 0], [141, 242, 52, 131, 87, 238, 90, 230, 192])
+
+
+def test_bytes_are_those_of_the_next_bits():
+    draws, again = order.Draws(5), order.Draws(5)
+    expected = b"".join(again.bits().to_bytes(8, "little") for _ in range(3))
+    assert draws.bytes(21).tobytes() == expected[:21]
+    assert draws.bits() == again.bits()
+    assert draws.bytes(0).shape == (0,)
+
+
+def test_normal_is_normal():
+    draws = order.Draws(3)
+    x = np.sort([draws.normal() for _ in range(20_000)])
+    places = np.linspace(-4, 4, 81)
+    cdf = [statistics.NormalDist().cdf(p) for p in places]
+    assert np.abs(np.searchsorted(x, places) / len(x) - cdf).max() < 2.23 / np.sqrt(len(x))  # Kolmogorov, 1 in 10,000
+
+
+def test_permutations_are_equally_likely():
+    draws = order.Draws(4)
+    seen: dict[tuple[int, ...], int] = {}
+    for _ in range(6000):
+        one = tuple(draws.permutation(4))
+        seen[one] = seen.get(one, 0) + 1
+    assert len(seen) == 24
+    assert all(170 < n < 330 for n in seen.values())  # 250 expected, deviation 16
 
 
 def test_draws_with_different_keys_differ():
