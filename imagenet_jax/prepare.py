@@ -205,8 +205,8 @@ def _verify(flags: argparse.Namespace, data_dir: pathlib.Path) -> int:
 def _show_verified(verified: Verified, other: object) -> None:
     for split, images in verified.images.items():
         changed = verified.other_bytes.get(split)
-        compared = "" if changed is None else f" and compared with {other}, {changed:,} of them the same in other bytes"
-        print(f"  {split:<11}{images:>10,} images decoded{compared}")
+        compared = "decoded" if changed is None else f"compared with {other}; {changed:,} hold the same pixels in other bytes"
+        print(f"  {split:<11}{images:>10,} images {compared}")
     _show_rows("faults", "not as it should be", verified.faults, "")
     verdict = "is whole" if other is None else f"has exactly the pixels of {other}"
     print(f"{verified.name} {'DIFFERS' if other and verified.faults else 'is DAMAGED' if verified.faults else verdict}")

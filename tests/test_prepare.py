@@ -5,9 +5,11 @@ import sys
 import tarfile
 
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_jax import cli, prepare
+from imagenet_jax.data import shards, sources
 from imagenet_jax.errors import UserError
 
 
@@ -76,6 +78,61 @@ def test_tars_are_looked_for_where_tfds_does_by_default(tmp_path):
 def test_inputs_that_do_not_go_together(arguments, tmp_path):
     with pytest.raises(UserError, match=r"--source|--validation_share"):
         prepare.main(["folder", *arguments, f"--data_dir={tmp_path}"])
+
+
+def test_reencoding_says_what_it_bought_and_takes_a_name_of_its_own(photos, tmp_path, capsys):
+    where = [f"--train={photos}", f"--data_dir={tmp_path}", "--name=pets"]
+    assert prepare.main(["folder", *where]) == cli.FINISHED
+    assert "bytes an image" not in capsys.readouterr().out
+    for flags, config in (["--short_side=16"], "short16_q90"), (["--max_side=16", "--quality=50"], "max16_q50"):
+        assert prepare.main(["folder", *flags, *where]) == cli.FINISHED
+        output = capsys.readouterr().out
+        assert f"pets/{config} 1.0.0 is prepared: {tmp_path}/pets/{config}/1.0.0" in output
+        assert f"Use it with --config.dataset=pets/{config}" in output
+        for expected in ("JPEG quality", "bytes an image before", "times as fast (sample of 4 images)", "dB to the original"):
+            assert expected in output
+    source = sources.open_source(tmp_path, "pets/max16_q50", "train")
+    assert source.dataset == "pets/max16_q50"
+    assert sources.open_source(tmp_path, "pets", "train").dataset == "pets"  # the plain one keeps its name
+    metadata = tfds.builder_from_directory(tmp_path / "pets" / "max16_q50" / "1.0.0").info.metadata
+    assert metadata["encoding"] == {"short_side": None, "max_side": 16, "quality": 50, "restart_markers": False}
+    sizes = [len(source.read(i).image) for i in range(4)]
+    assert metadata["image_bytes"]["train"] == {"before": sum(p.stat().st_size for p in photos.rglob("*.png")), "after": sum(sizes)}
+    plain = tfds.builder_from_directory(tmp_path / "pets" / "1.0.0").info.metadata
+    assert plain["encoding"] == {"short_side": None, "max_side": None, "quality": None, "restart_markers": False}
+
+
+def test_a_run_that_was_killed_says_nothing_new_and_goes_on_with_overwrite_too(photos, tmp_path, monkeypatch, capsys):
+    where = ["folder", f"--train={photos}", f"--data_dir={tmp_path}", "--name=pets"]
+    prepare.main(where)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_info", lambda *args: 1 / 0)  # all shards are there
+        with pytest.raises(ZeroDivisionError):
+            prepare.main([*where, "--overwrite"])
+    assert not (tmp_path / "pets" / "1.0.0").exists()
+    monkeypatch.setattr(shards, "_write_shard", lambda *args: 1 / 0)
+    assert prepare.main(where) == cli.FINISHED
+    assert (tmp_path / "pets" / "1.0.0" / "dataset_info.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--short_side=256", "--max_side=500"], ["--short_side=0"], ["--restart_markers=1"], ["--quality=x"]]
+)
+def test_encodings_that_cannot_be(flags, capsys):
+    with pytest.raises(SystemExit) as exit:
+        prepare.main(["imagenet2012", *flags])
+    assert exit.value.code == cli.USER_MISTAKE
+
+
+def test_quality_alone_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="goes with --short_side or --max_side"):
+        prepare.main(["imagenet2012", "--quality=80", f"--data_dir={tmp_path}"])
+
+
+def test_help_states_the_split_of_imagenet21k(capsys):
+    with pytest.raises(SystemExit):
+        prepare.main(["imagenet21k", "--help"])
+    assert "min(50, n // 10)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["folder"], ["digits", "--jobs=0"], ["digits", "--over"]])
