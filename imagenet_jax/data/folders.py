@@ -135,7 +135,10 @@ def _classes(folder: Place) -> list[str]:
 
 def _entries(place: Place) -> dict[str, bool]:
     """What lies in `place`, sorted: name -> whether it is a folder."""
-    found = remote.entries(place) if isinstance(place, Url) else {entry.name: entry.is_dir() for entry in os.scandir(place)}
+    if isinstance(place, Url):
+        found = {name: stat is None for name, stat in remote.entries(place).items()}
+    else:
+        found = {entry.name: entry.is_dir() for entry in os.scandir(place)}
     return {name: found[name] for name in sorted(found) if name and not _ignored(name)}
 
 

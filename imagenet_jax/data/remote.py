@@ -5,6 +5,7 @@ Each request is tried five times; whatever still fails ends in an error that nam
 
 import concurrent.futures
 import dataclasses
+import fnmatch
 import functools
 import json
 import os
@@ -24,6 +25,8 @@ TRIES = 5
 FIRST_WAIT = 0.5  # seconds; twice as long after each further try, 7.5 in all
 AT_A_TIME = 8  # files under way in a fetch: object stores give about 100 MB/s a connection
 BLOCK = 16 << 20  # bytes a request of a fetch
+LISTINGS = 32  # folders listed at a time
+STAMPS = ("generation", "ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")  # what stores call them
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # scheme -> extra of ours that brings its client
 
 # No second try cures these.
@@ -67,15 +70,14 @@ class Url:
 
     def is_dir(self) -> bool:
         """Whether something lies below it: object stores have no folders of their own."""
-        system, path = _system(self.text)
-        return retried(self.text, lambda: system.isdir(path))
+        return bool(entries(self))
 
     def glob(self, pattern: str) -> list["Url"]:
         """What matches `pattern` below it, sorted."""
-        system, path = _system(self.text)
-        found = retried(self.text, lambda: system.glob(f"{path}/{pattern}"))
-        parts = pattern.count("/") + 1  # the stores return paths of their own kind: the last parts are ours
-        return sorted((self / "/".join(f.rstrip("/").split("/")[-parts:]) for f in found), key=str)
+        found: list[Url] = [self]
+        for part in pattern.split("/"):
+            found = [url / name for url in found for name in entries(url) if fnmatch.fnmatchcase(name, part)]
+        return found
 
 
 def read(url: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -93,23 +95,36 @@ def read(url: str, offset: int = 0, size: int | None = None) -> bytes:
     return retried(url, get)
 
 
+def entries(folder: Url) -> dict[str, Stat | None]:
+    """What lies in `folder` itself, sorted: name -> None for a folder. Nothing, where there is no such folder."""
+    system, path = _system(folder.text)
+
+    def ls() -> list[dict[str, Any]]:
+        try:
+            return system.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    found = {}
+    for info in retried(folder.text, ls):
+        name = info["name"].rstrip("/")
+        if name != path.rstrip("/"):  # the mark that some tools leave for a folder, or a file asked for as if it were one
+            stamp = next((str(info[key]) for key in STAMPS if info.get(key)), "")
+            found[name.rpartition("/")[2]] = None if info["type"] == "directory" else Stat(int(info["size"]), stamp)
+    return dict(sorted(found.items()))
+
+
 def files(folder: Url) -> dict[str, Stat]:
-    """Every file below `folder`, by its name relative to it."""
-    system, path = _system(folder.text)
-    found = retried(folder.text, lambda: system.find(path, detail=True))
-    prefix = len(path.rstrip("/")) + 1
-    stamps = ("generation", "ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
-    return {
-        name[prefix:]: Stat(int(info["size"]), next((str(info[key]) for key in stamps if info.get(key)), ""))
-        for name, info in sorted(found.items())
-    }
-
-
-def entries(folder: Url) -> dict[str, bool]:
-    """What lies in `folder` itself: name -> whether it is a folder."""
-    system, path = _system(folder.text)
-    found = retried(folder.text, lambda: system.ls(path, detail=True))
-    return {info["name"].rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in found}
+    """Every file below `folder`, by its name relative to it. (fsspec's own `find` passes over a folder that fails to be listed.)"""
+    found: dict[str, Stat] = {}
+    level = [""]
+    with concurrent.futures.ThreadPoolExecutor(LISTINGS) as pool:
+        while level:
+            listed = pool.map(lambda prefix: entries(Url(f"{folder}/{prefix}".rstrip("/"))), level)
+            inside = {f"{prefix}{name}": stat for prefix, each in zip(level, listed, strict=True) for name, stat in each.items()}
+            found |= {name: stat for name, stat in inside.items() if stat is not None}
+            level = [f"{name}/" for name, stat in inside.items() if stat is None]
+    return dict(sorted(found.items()))
 
 
 def retried(url: str, action: Callable[[], T]) -> T:
@@ -139,7 +154,7 @@ def _connected(root: str) -> Any:
 
     scheme = root.partition("://")[0]
     try:
-        return fsspec.core.url_to_fs(root)[0]
+        return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]  # a kilobyte a file, and stale
     except ImportError as error:
         extra = EXTRAS.get(scheme)
         remedy = f"pip install 'imagenet_jax[{extra}]'" if extra else str(error)
