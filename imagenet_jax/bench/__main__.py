@@ -1,0 +1,142 @@
+"""`python -m imagenet_jax.bench input|feed`: how fast the input is, beside others, and whether it feeds an accelerator."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from imagenet_jax import cli
+from imagenet_jax.errors import UserError
+
+DESCRIPTION = """Measure the input pipeline.
+
+  input   images/s of the training view for each engine and number of cores, where the time goes, pixel quality;
+          --peers: interleaved with tf.data, Pillow processes, DALI, grain, OpenCV and others (pip install 'imagenet_jax[peers]')
+  feed    a consumer that takes --rate images/s from the loader: how long it waits, and what memory does"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse and run one of the two. Returns the exit code: 3 where a row broke down."""
+    flags = _parser().parse_args(argv)
+    return _input(flags) if flags.what == "input" else _feed(flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("bench", DESCRIPTION)
+    commands = parser.add_subparsers(dest="what", required=True, metavar="input|feed")
+
+    def command(name: str, description: str, batch_size: int) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, description=description, allow_abbrev=False)
+        sub.add_argument("--data_dir", help="where data sets lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+        sub.add_argument("--dataset", default="imagenet2012", help="a prepared data set, NAME[/CONFIG][:VERSION]")
+        sub.add_argument("--split", default="train")
+        sub.add_argument("--size", type=_positive(int), default=224, help="pixels, side of the square")
+        sub.add_argument("--batch_size", type=_positive(int), default=batch_size)
+        return sub
+
+    measured = command("input", "Images/s, time split and quality of the training view.", 64)
+    measured.add_argument("--marked", help="the same images with restart markers: another prepared data set")
+    measured.add_argument("--small", help="the same images re-encoded smaller, with restart markers: another prepared data set")
+    measured.add_argument("--peers", action="store_true", help="others too, as far as they are installed")
+    measured.add_argument("--engines", type=_names, help="of ours, comma-separated; default: all")
+    measured.add_argument("--cores", type=_counts, help="comma-separated; default: 1, 2, 4, ... and all")
+    measured.add_argument("--rounds", type=_positive(int), default=7)
+    measured.add_argument("--seconds", type=_positive(float), default=3.0, help="that each row is timed for in each round")
+    measured.add_argument("--images", type=_positive(int), default=1000, help="at most, of the split; they are held in memory")
+    measured.add_argument("--crops", type=_positive(int), default=200, help="over which the quality of a row is measured")
+    measured.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench"), help="for input.json, .png and .log")
+    fed = command("feed", "A consumer of --rate images/s.", 256)
+    fed.add_argument("--rate", type=_positive(float), required=True, help="images/s")
+    fed.add_argument("--seconds", type=_positive(float), default=30.0)
+    fed.add_argument("--threads", type=_positive(int), default=0, help="that decode; default: one a core")
+    fed.add_argument("--engine", help="default: the config's")
+    return parser
+
+
+def _input(flags: argparse.Namespace) -> int:
+    import json
+
+    from imagenet_jax import config
+    from imagenet_jax.bench import chart, compare, table
+    from imagenet_jax.bench import input as bench
+    from imagenet_jax.bench.contestants import visible_cores
+    from imagenet_jax.data import decode, locate
+    from imagenet_jax.data.sources import open_source
+
+    engines, same = flags.engines or list(decode.ENGINES), config.default().data.decoder
+    for name in engines:
+        decode.engine(name)
+    visible = len(visible_cores())
+    cores = flags.cores or sorted({visible, *(2**i for i in range(visible.bit_length()) if 2**i <= visible)})
+    if max(cores) > visible:
+        raise UserError(f"--cores={max(cores)}, but this process may use {visible}.")
+    data_dir, data = locate.data_dir(flags.data_dir), {}
+    for kind, name in ((bench.ORIGINAL, flags.dataset), (bench.MARKED, flags.marked), (bench.SMALL, flags.small)):
+        if name:
+            data[kind] = bench.load(open_source(data_dir, name, flags.split), flags.images)
+    bench.check_same(data)
+    settings = bench.Settings(flags.size, flags.batch_size, flags.rounds, flags.seconds, flags.crops)
+    rows = bench.plan(list(data), engines, cores, list(bench.PEERS) if flags.peers else [], same)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    log = flags.out / "input.log"
+    log.write_bytes(b"")
+    report = bench.about(data, settings, engines)
+    report["split"] = bench.split(data[bench.ORIGINAL], engines, settings, log)
+    report["rows"] = bench.measure(data, rows, settings, log)
+    report["comparisons"] = compare.compare(report["rows"], same)
+    (flags.out / "input.json").write_text(json.dumps(report, indent=1) + "\n")
+    chart.save(report, flags.out / "input.png")
+    print(table.text(report))
+    print(f"\nAll numbers: {flags.out / 'input.json'}; picture: {flags.out / 'input.png'}; what the rows printed: {log}")
+    return cli.PARTLY if any(row["status"].startswith("failed") for row in report["rows"]) else cli.FINISHED
+
+
+def _feed(flags: argparse.Namespace) -> int:
+    from imagenet_jax import config
+    from imagenet_jax.bench.feed import Fed, feed
+    from imagenet_jax.data import decode, loader, locate
+    from imagenet_jax.data.sources import open_source
+
+    default = config.default()
+    engine = decode.engine(flags.engine or default.data.decoder)
+    source = open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split)
+    print(
+        f"{flags.rate:,.0f} images/s wanted in batches of {flags.batch_size}, {flags.size} px, from {source.dataset} "
+        f"({len(source):,} images), {flags.threads or loader.visible_cores()} threads, {engine.name} {engine.version}, antialiased"
+    )
+    print("seconds    images/s    waited    resident memory")
+
+    def show(fed: Fed) -> None:
+        reached = fed.images / fed.seconds if fed.images else 0.0
+        print(f"{fed.seconds:7,.0f}{reached:12,.0f}{100 * fed.waited:8.1f} %{fed.resident / 2**20:13,.0f} MiB", flush=True)
+
+    feed(
+        source, loader.Pixels(engine, flags.size, default.crop_ratio, default.antialias),
+        rate=flags.rate, seconds=flags.seconds, batch_size=flags.batch_size, threads=flags.threads, show=show,
+    )  # fmt: skip
+    return cli.FINISHED
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    number.__name__ = kind.__name__  # for argparse's message
+    return number
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _counts(text: str) -> list[int]:
+    return sorted({_positive(int)(word) for word in text.split(",")})
+
+
+if __name__ == "__main__":
+    cli.run(main)

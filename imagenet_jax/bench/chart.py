@@ -1,0 +1,79 @@
+"""The picture of `bench input`: a bar a row, ours in colour, whiskers from the slowest to the fastest round."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from imagenet_jax.bench.input import MEASURED
+
+OURS, THEIRS, TEXT, MUTED, GRID = "#1f5fa8", "#b4bcc5", "#1c2024", "#5c646d", "#e4e7eb"
+STRIPES = "////"
+ROW = 0.34  # inches a bar
+WIDTH = 10.5
+
+
+def save(report: dict[str, Any], path: pathlib.Path) -> None:
+    """Draw all measured rows that make pixels as a PNG: a panel for each number of cores, fastest on top."""
+    rows = [row for row in report["rows"] if row["status"] == MEASURED and row["quality"] is not None]
+    cores = sorted({row["cores"] for row in rows})
+    panels = [sorted((r for r in rows if r["cores"] == n), key=lambda r: r["median"]) for n in cores]
+    heights = [max(len(panel), 1) + 1.4 for panel in panels] or [2.0]
+    figure = Figure(figsize=(WIDTH, ROW * sum(heights) + 1.2), dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(max(len(panels), 1), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, panel, count in zip(axes, panels, cores, strict=False):
+        _panel(ax, panel)
+        ax.set_title(f"{count} core{'s' if count > 1 else ''}", loc="left", color=TEXT, fontsize=10, fontweight="bold")
+    settings, data = report["settings"], report["data"]["original"]
+    axes[-1].set_xlabel(
+        f"images/s, training view at {settings['size']} px of {data['images']:,} encoded images in memory: median of "
+        f"{settings['rounds']} interleaved rounds, whiskers min-max. {report['machine']['cpu']}.\n"
+        "dB: PSNR to Pillow's full decode and antialiased bilinear, median over crops that shrink.",
+        color=MUTED, fontsize=8.5, labelpad=8,
+    )  # fmt: skip
+    looks = {"ours, antialiased": (OURS, ""), "ours, not antialiased": (OURS, STRIPES),
+             "others, antialiased": (THEIRS, ""), "others, not antialiased": (THEIRS, STRIPES)}  # fmt: skip
+    patches = [Patch(facecolor=c, hatch=h, edgecolor="white", linewidth=0, label=name) for name, (c, h) in looks.items()]
+    figure.legend(handles=patches, loc="outside upper left", ncols=4, frameon=False, fontsize=8.5, labelcolor=TEXT)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _panel(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    places = range(len(rows))
+    medians = [row["median"] for row in rows]
+    spread = [[row["median"] - row["min"] for row in rows], [row["max"] - row["median"] for row in rows]]
+    bars = ax.barh(places, medians, height=0.68, color=[OURS if _is_ours(row) else THEIRS for row in rows])
+    for bar, row in zip(bars, rows, strict=True):
+        if not row["antialias"]:
+            bar.set(hatch=STRIPES, edgecolor="white", linewidth=0)
+    ax.errorbar(medians, places, xerr=spread, fmt="none", ecolor=TEXT, elinewidth=1, capsize=2.5)
+    for place, row in enumerate(rows):
+        ax.annotate(
+            f"{row['median']:,.0f}", (row["max"], place), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=TEXT
+        )
+    ax.set_yticks(places, [_label(row) for row in rows], parse_math=False)
+    for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
+        tick.set(color=OURS if _is_ours(row) else TEXT, fontweight="bold" if _is_ours(row) else "normal", fontsize=8.5)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.set_xlim(0, 1.1 * max((row["max"] for row in rows), default=1.0))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.tick_params(length=0, colors=MUTED, labelsize=8.5)
+    ax.grid(axis="x", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    return row["contestant"] == "ours"
+
+
+def _label(row: dict[str, Any]) -> str:
+    quality = row["quality"]
+    value = quality["shrinking_median"] if quality["shrinking_n"] else quality["median"]
+    return f"{row['label']} · {'identical' if value >= 99 else f'{value:.0f} dB'}"

@@ -1,0 +1,72 @@
+"""`bench feed`: does the loader keep up with an accelerator that takes so many images a second?"""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from imagenet_jax.bench.ours import VIEW
+from imagenet_jax.data import augment, loader
+from imagenet_jax.data.records import Source
+
+WARM = 2  # batches before the clock starts, which pay for imports and for filling the prefetch buffer
+REPORTS = 10  # over the time
+
+
+class Fed(NamedTuple):
+    """What the consumer saw so far."""
+
+    seconds: float
+    images: int
+    waited: float  # share of the time that it waited for a batch
+    resident: int  # bytes of memory of this process
+
+
+def feed(
+    source: Source,
+    pixels: loader.Pixels,
+    *,
+    rate: float,
+    seconds: float,
+    batch_size: int,
+    threads: int,
+    show: Callable[[Fed], None],
+) -> list[Fed]:
+    """Take batches from the training loader as a device does that needs batch_size / rate seconds for each.
+
+    It asks for a batch, computes (sleeps) for that long, and asks again: time lost in waiting is not made up for. `show` gets what
+    is returned as it comes: the state at the start, then at each tenth of `seconds`.
+    """
+    batches = loader.train_batches(
+        source, pixels, augment.chain(VIEW), seed=0, batch_size=batch_size, rows=loader.Rows(0, batch_size),
+        start=0, stop=sys.maxsize // batch_size, threads=threads,
+    )  # fmt: skip
+    for _ in range(WARM):
+        next(batches)
+    found = [Fed(0.0, 0, 0.0, resident_bytes())]
+    show(found[0])
+    start, images, waited = time.perf_counter(), 0, 0.0
+    while len(found) <= REPORTS:
+        asked = time.perf_counter()
+        images += len(next(batches)["image"])
+        got = time.perf_counter()
+        waited += got - asked
+        time.sleep(max(0.0, got + batch_size / rate - time.perf_counter()))
+        elapsed = time.perf_counter() - start
+        if elapsed >= seconds * len(found) / REPORTS:
+            found.append(Fed(elapsed, images, waited / elapsed, resident_bytes()))
+            show(found[-1])
+    batches.close()
+    return found
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now (not its peak)."""
+    statm = pathlib.Path("/proc/self/statm")  # Linux
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return 1024 * int(subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=True).stdout)
