@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Any
 
 from imagenet_jax.data.records import Record, Records, Source
@@ -10,13 +11,11 @@ from imagenet_jax.errors import UserError
 
 HEADROOM = 1.1
 OVERHEAD = 400  # bytes that Python needs for a record besides its image: tuple, name, number, place in a dict
-GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (  # version 2, and 1
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
+# Control groups of version 2, and 1: limit, use, and what memory.stat calls the files in that use, which may go at any time.
+NAMES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def cached(*sources: Source, processes: int = 1) -> tuple[Source, ...]:
@@ -55,21 +54,35 @@ class CachedRecords:
         return CachedRecords, (self._records,)
 
 
-def available_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of the container that it runs in."""
-    found = [_machine()]
-    for limit, used in GROUPS:
-        try:
-            numbers = [int(pathlib.Path(path).read_text()) for path in (limit, used)]
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        found.append(numbers[0] - numbers[1])
+def available_memory(system: pathlib.Path = pathlib.Path("/")) -> int:
+    """Bytes that this process may still take: of the machine, and of every control group (container, batch job) that holds it."""
+    found = [_machine(system)]
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        kind = "memory" if "memory" in controllers.split(",") else controllers
+        if kind in NAMES:
+            root = system / "sys/fs/cgroup" / kind
+            group = root / path.lstrip("/")
+            found += [_left(folder, *NAMES[kind]) for folder in (group, *group.parents) if folder.is_relative_to(root)]
     return max(0, min(found))
 
 
-def _machine() -> int:
+def _left(group: pathlib.Path, limit: str, used: str, files: str) -> int:
     try:
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        room = int((group / limit).read_text()) - int((group / used).read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return room + int(stat.get(files, 0))
+    except (OSError, ValueError):  # no limit here: "max", or no such group
+        return sys.maxsize
+
+
+def _machine(system: pathlib.Path) -> int:
+    try:
+        lines = (system / "proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # macOS counts no available memory: half of what there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
