@@ -10,7 +10,7 @@ import io
 import os
 import pathlib
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 from imagenet_jax.data.entries import Entries
@@ -149,23 +149,36 @@ def _tree(root: pathlib.Path, progress: Progress) -> Listing:
 
 
 def _tar_of_folders(path: pathlib.Path, progress: Progress) -> Listing:
-    found = list(members(path, progress))
-    files = [member for member in found if not member.folder]
-    tops = {member.parts[0] for member in found}
-    # One folder around all: 'train/cat/1.jpg'. A tar of one class alone ('cat/1.jpg') has its files one level higher.
-    common = 1 if len(tops) == 1 and files and all(len(member.parts) >= 3 for member in files) else 0
-    entries, left_out = Entries(), []
-    classes = {member.parts[common] for member in found if member.folder and len(member.parts) > common}
-    for member in files:
-        parts = member.parts[common:]
-        if len(parts) < 2:
-            raise UserError(f"{path} holds {member.name} beside its class folders. Expected: CLASS/IMAGE, one folder a class.")
-        classes.add(parts[0])
+    found, refused = Entries(), []
+    folders: set[tuple[str, ...]] = set()
+    tops: set[str] = set()
+    depths: set[int] = set()
+    for member in members(path, progress):
+        tops.add(member.parts[0])
+        if member.folder:
+            folders.add(member.parts)
+            continue
+        depths.add(len(member.parts))
         if member.refused:
-            left_out.append(("/".join(parts), member.refused))
+            refused.append((member.parts, member.refused))
         else:
-            entries.add("/".join(parts), parts[0], str(path), member.offset, member.size)
-    return Listing(entries, left_out, sorted(classes))
+            found.add(member.name, "", str(path), member.offset, member.size)
+    # One folder around all: 'train/cat/1.jpg'. A tar of one class alone ('cat/1.jpg') has its files one level higher.
+    common = 1 if len(tops) == 1 and depths and min(depths) >= 3 else 0
+    entries = Entries()
+    classes = {parts[common] for parts in folders if len(parts) > common}
+    for entry in found:
+        parts = _in_class(entry.name.split("/"), common, path)
+        classes.add(parts[0])
+        entries.add("/".join(parts), parts[0], entry.path, entry.offset, entry.size)
+    left_out = [("/".join(_in_class(parts, common, path)), reason) for parts, reason in refused]
+    return Listing(entries, left_out, sorted(classes | {name.split("/")[0] for name, _ in left_out}))
+
+
+def _in_class(parts: Sequence[str], common: int, path: pathlib.Path) -> Sequence[str]:
+    if len(parts) < common + 2:
+        raise UserError(f"{path} holds {'/'.join(parts)} beside its class folders. Expected: CLASS/IMAGE, one folder a class.")
+    return parts[common:]
 
 
 def _safe_parts(name: str, what: str) -> tuple[str, ...]:

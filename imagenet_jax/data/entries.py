@@ -114,6 +114,13 @@ class Entries(Sequence[Entry]):
         hashed = hashlib.sha256(self._rows)
         hashed.update(self._names)
         for path, label in self._runs:
-            stat = os.stat(path)
-            hashed.update(f"{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            hashed.update(f"{label}\0{_stamp(path)}\n".encode())
         return hashed.hexdigest()
+
+
+def _stamp(path: str) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:  # gone since it was listed: it is left out when its turn comes
+        return "gone"
+    return f"{stat.st_size} {stat.st_mtime_ns}"

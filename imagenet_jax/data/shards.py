@@ -151,7 +151,7 @@ def _write_shard(
 
 
 def _record(features: Any, serializer: Any, dataset: DataSet, entry: Entry) -> tuple[Entry, Verdict, bytes]:
-    verdict = _inspect(entry, dataset)
+    verdict = inspect(entry, dataset)
     if verdict.data is None:
         return entry, verdict, b""
     example = features.encode_example({"image": verdict.data, "label": entry.label, "file_name": entry.name})
@@ -159,7 +159,8 @@ def _record(features: Any, serializer: Any, dataset: DataSet, entry: Entry) -> t
     return entry, verdict, serializer.get_tf_example(example).SerializeToString(deterministic=True)
 
 
-def _inspect(entry: Entry, dataset: DataSet) -> Verdict:
+def inspect(entry: Entry, dataset: DataSet) -> Verdict:
+    """Read one image and say what to store of it. Raises RunError where the disk fails, not the file."""
     if entry.size > MAX_BYTES:
         return Verdict(None, left_out=f"too large: {entry.size:,} bytes (limit {MAX_BYTES:,})")
     try:

@@ -1,5 +1,6 @@
 """What storing images in another encoding buys and costs, measured on a sample: size, decoding speed, pixels."""
 
+import dataclasses
 import io
 import time
 from typing import NamedTuple
@@ -10,8 +11,8 @@ from PIL import Image
 
 from imagenet_jax.data.encoding import PLAIN, shrunk
 from imagenet_jax.data.entries import Entries
-from imagenet_jax.data.judge import grey_or_rgb, judge
-from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.judge import grey_or_rgb
+from imagenet_jax.data.shards import DataSet, inspect
 
 SAMPLE = 200  # images
 ROUNDS = 3
@@ -28,16 +29,10 @@ class Trade(NamedTuple):
 
 def measure(entries: Entries, dataset: DataSet) -> Trade | None:
     """Encode up to 200 images, evenly spread over `entries`; None where none of them can be stored."""
-    pairs = []
-    for index in np.unique(np.linspace(0, len(entries) - 1, SAMPLE).astype(int)):
-        try:
-            data = entries[int(index)].read()
-        except OSError:  # told apart and reported when it is written
-            continue
-        before = judge(data, only_jpeg=dataset.only_jpeg, encoding=PLAIN).data
-        after = judge(data, only_jpeg=dataset.only_jpeg, encoding=dataset.encoding).data
-        if before and after:
-            pairs.append((before, after))
+    plain = dataclasses.replace(dataset, encoding=PLAIN)
+    chosen = [entries[int(index)] for index in np.unique(np.linspace(0, len(entries) - 1, SAMPLE).astype(int))]
+    verdicts = [(inspect(entry, plain).data, inspect(entry, dataset).data) for entry in chosen]
+    pairs = [(before, after) for before, after in verdicts if before and after]
     if not pairs:
         return None
     sizes = np.array([[len(before), len(after)] for before, after in pairs]).sum(0)

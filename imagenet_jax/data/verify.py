@@ -19,8 +19,8 @@ from tqdm import tqdm
 from imagenet_jax.data import sources
 from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.judge import FORMATS, judge
+from imagenet_jax.data.records import Record
 from imagenet_jax.data.shards import Rows, in_order
-from imagenet_jax.data.sources import Record
 from imagenet_jax.errors import RunError, UserError
 
 
