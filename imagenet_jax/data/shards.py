@@ -101,7 +101,7 @@ def write(dataset: DataSet, splits: Mapping[str, Entries], left_out: Rows, parti
                 start = end
     for split, part in done.items():
         if not sum(part.shard_lengths):
-            first = ": ".join((left_out + part.left_out)[0])
+            first = ": ".join(part.left_out[0])  # each of its images is in there
             shutil.rmtree(partial.root)
             raise UserError(f"Not one image of the {split} split can be stored. The first: {first}.")
     _write_info(dataset, done, left_out, partial.data)
