@@ -116,6 +116,4 @@ def check_markers() -> None:
 
         restart.add_markers(buffer.getvalue())
     except ImportError as error:
-        raise UserError(
-            f"--restart_markers needs {error.name or 'numba'}, which is not installed: pip install 'imagenet_jax[prepare]'"
-        ) from None
+        raise UserError(f"--restart_markers needs numba ({error}): pip install 'imagenet_jax[prepare]'") from None

@@ -52,38 +52,52 @@ def verify(
 
     Raises UserError where either is not prepared, or where pixels differ by design, since images were re-encoded.
     """
-    info: Any = tfds.builder_from_directory(str(sources.find(data_dir, dataset))).info
     jobs = jobs or os.cpu_count() or 1
-    compared = against is not None or archives is not None
-    if compared and ((info.metadata or {}).get("encoding") or {}).get("quality") is not None:
+    info = _info(data_dir, dataset)
+    ours = {split: sources.open_source(data_dir, dataset, split) for split in info.splits}
+    theirs: dict[str, _Side] = {}
+    if against is not None or archives is not None:
+        _check_not_reencoded(dataset, info)
+    if against is not None:
+        theirs = _prepared(data_dir, dataset, against, next(iter(ours.values())).classes)
+    elif archives is not None:
+        theirs = {split: _original(info, split, entries) for split, entries in archives.items()}
+    faults: Rows = [(split, "only in one of the two") for split in sorted(theirs.keys() ^ ours.keys())] if theirs else []
+    other_bytes: dict[str, int] = {}
+    with tqdm(total=sum(map(len, ours.values())), desc=f"Verifying {dataset}", unit=" images", disable=None) as bar:
+        for split, source in ours.items():
+            side = _Side(len(source), source.read)
+            if split in theirs:
+                rows, other_bytes[split] = _compared(side, theirs[split], jobs, bar.update)
+            else:
+                rows = _decoded(side, jobs, bar.update)
+            faults += _counts(info, split) + [(f"{split}/{name}", what) for name, what in rows]
+    return Verified(f"{dataset} {info.version}", {split: len(source) for split, source in ours.items()}, other_bytes, faults)
+
+
+def _check_not_reencoded(dataset: str, info: Any) -> None:
+    if ((info.metadata or {}).get("encoding") or {}).get("quality") is not None:
         raise UserError(
             f"The images of {dataset} were re-encoded: their pixels differ from the originals by design. Without anything to "
             "compare with, `verify` checks that every record is whole."
         )
-    other = set(archives or ())
-    if against is not None:
-        other = set(tfds.builder_from_directory(str(sources.find(data_dir, against))).info.splits)
-    faults: Rows = [(split, "only in one of the two") for split in sorted(other ^ set(info.splits))] if compared else []
-    images: dict[str, int] = {}
-    other_bytes: dict[str, int] = {}
-    total = sum(part.num_examples for part in info.splits.values())
-    with tqdm(total=total, desc=f"Verifying {dataset}", unit=" images", disable=None, dynamic_ncols=True) as bar:
-        for split in info.splits:
-            source = sources.open_source(data_dir, dataset, split)
-            ours = _Side(len(source), source.read)
-            found: Rows = _counts(info, split)
-            if against is not None and split in other:
-                theirs = sources.open_source(data_dir, against, split)
-                if theirs.classes != source.classes:
-                    raise UserError(f"{dataset} and {against} have different classes: they were not made from the same input.")
-                rows, other_bytes[split] = _compared(ours, _Side(len(theirs), theirs.read), jobs, bar.update)
-            elif archives is not None and split in other:
-                rows, other_bytes[split] = _compared(ours, _original(info, split, archives[split]), jobs, bar.update)
-            else:
-                rows = _decoded(ours, jobs, bar.update)
-            images[split] = len(source)
-            faults += found + [(f"{split}/{name}", what) for name, what in rows]
-    return Verified(f"{dataset} {info.version}", images, other_bytes, faults)
+
+
+def _prepared(data_dir: pathlib.Path, dataset: str, against: str, classes: tuple[str, ...]) -> dict[str, _Side]:
+    """The splits of the data set `against`."""
+    directory = sources.find(data_dir, against)
+    if directory == sources.find(data_dir, dataset):  # as may be where one has several names: NAME, NAME/CONFIG, NAME:VERSION
+        raise UserError(f"{dataset} and {against} are the same data set, in {directory}.")
+    info = _info(data_dir, against)
+    _check_not_reencoded(against, info)
+    theirs = {split: sources.open_source(data_dir, against, split) for split in info.splits}
+    if any(source.classes != classes for source in theirs.values()):
+        raise UserError(f"{dataset} and {against} have different classes: they were not made from the same input.")
+    return {split: _Side(len(source), source.read) for split, source in theirs.items()}
+
+
+def _info(data_dir: pathlib.Path, dataset: str) -> Any:
+    return tfds.builder_from_directory(str(sources.find(data_dir, dataset))).info
 
 
 def _counts(info: Any, split: str) -> Rows:
@@ -113,8 +127,11 @@ def _decoded(side: _Side, jobs: int, progress: Callable[[], object]) -> Rows:
 
 
 def _compared(ours: _Side, theirs: _Side, jobs: int, progress: Callable[[], object]) -> tuple[Rows, int]:
-    """What differs, and how many images are the same in other bytes. Where the order is the same, as it is unless one of the two
-    was made with --no_shuffle, each side is read once; what stands elsewhere is looked up by name in a second round."""
+    """What differs, and how many images have the same pixels in other bytes.
+
+    Where the order is the same, as it is unless one of the two was made with --no_shuffle, each side is read once. What stands
+    elsewhere is looked up by name in a second round.
+    """
     rows: Rows = []
     changed = 0
     strays: tuple[dict[str, int], dict[str, int]] = ({}, {})
@@ -137,6 +154,7 @@ def _compared(ours: _Side, theirs: _Side, jobs: int, progress: Callable[[], obje
         changed += other
         for record, stray in zip(records, strays, strict=True):
             if record is not None:
+                rows += [(record.name, "the name of two images")] if record.name in stray else []
                 stray[record.name] = index
     both = [(place, strays[1][name]) for name, place in strays[0].items() if name in strays[1]]
     for _, faults, other in in_order(compare, both, jobs):

@@ -13,6 +13,7 @@ from imagenet_jax import prepare as command
 from imagenet_jax.data import order, prepare, shards, sources
 from imagenet_jax.data.classes import wnids
 from imagenet_jax.data.encoding import Encoding
+from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.verify import verify
 from imagenet_jax.errors import UserError
 
@@ -53,7 +54,8 @@ def pair(tree, tmp_path, monkeypatch):
 def test_the_same_pixels_in_other_bytes(pair):
     found = verify(pair, "pets/rst", against="pets")
     assert found == ("pets/rst 1.0.0", {"train": 12}, {"train": 12}, [])
-    assert verify(pair, "pets", against="pets").other_bytes == {"train": 0}
+    with pytest.raises(UserError, match="are the same data set"):
+        verify(pair, "pets", against="pets:1.0.0")
 
 
 def test_order_does_not_matter(pair, tree):
@@ -145,7 +147,11 @@ def test_what_was_reencoded_cannot_be_compared(tree, tmp_path):
     assert result.name == "pets/short16_q90"
     assert verify(tmp_path, result.name).faults == []
     with pytest.raises(UserError, match="differ from the originals by design"):
-        verify(tmp_path, result.name, against=result.name)
+        verify(tmp_path, result.name, archives={"train": Entries()})
+    prepare.prepare_folder(name="pets", train=tree, data_dir=tmp_path)
+    for names in (("pets", result.name), (result.name, "pets")):
+        with pytest.raises(UserError, match=f"{result.name} were re-encoded"):
+            verify(tmp_path, names[0], against=names[1])
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
