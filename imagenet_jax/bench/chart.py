@@ -19,7 +19,7 @@ WIDTH = 10.5
 
 def save(report: dict[str, Any], path: pathlib.Path) -> None:
     """Draw all measured rows that make pixels as a PNG: a panel for each number of cores, fastest on top."""
-    rows = [row for row in report["rows"] if row["status"] == MEASURED and row["quality"] is not None]
+    rows = [row for row in report["rows"] if row["status"] == MEASURED and row["pixels"]]
     cores = sorted({row["cores"] for row in rows})
     panels = [sorted((r for r in rows if r["cores"] == n), key=lambda r: r["median"]) for n in cores]
     heights = [max(len(panel), 1) + 1.4 for panel in panels] or [2.0]
@@ -75,5 +75,7 @@ def _is_ours(row: dict[str, Any]) -> bool:
 
 def _label(row: dict[str, Any]) -> str:
     quality = row["quality"]
+    if quality is None:
+        return row["label"]
     value = quality["shrinking_median"] if quality["shrinking_n"] else quality["median"]
     return f"{row['label']} · {'identical' if value >= 99 else f'{value:.0f} dB'}"

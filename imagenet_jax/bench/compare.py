@@ -44,7 +44,8 @@ COMPARISONS = (
     Comparison("files as they are, not antialiased / OpenCV", LINEAR, Side("OpenCV"), None),
     Comparison("files as they are, not antialiased / simplejpeg", LINEAR, Side("simplejpeg"), None),
     Comparison("files as they are, not antialiased / nvImageCodec", LINEAR, Side("nvImageCodec"), None),
-    Comparison("files as they are, not antialiased / FFCV (re-encoded by it)", LINEAR, Side("FFCV"), None),
+    Comparison("antialiased / FFCV on files that it re-encoded", Side("ours", BOTH_WAYS, True), Side("FFCV"), None),
+    Comparison("small files with markers, antialiased / FFCV on its own", Side("ours", (SMALL,), True), Side("FFCV"), None),
 )
 
 
@@ -89,5 +90,5 @@ def _choose(results: Sequence[dict[str, Any]], side: Side, same: str) -> dict[st
 
 
 def _named(row: dict[str, Any]) -> str:
-    resize = "" if row.get("quality") is None else ", antialiased" if row["antialias"] else ", not antialiased"
+    resize = "" if not row["pixels"] else ", antialiased" if row["antialias"] else ", not antialiased"
     return f"{row['label']}{resize}"

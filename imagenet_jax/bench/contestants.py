@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,15 +57,21 @@ class Contestant:
 
     def ask(self, question: str, **settings: Any) -> Any:
         """`turn`, `quality` or `split` (see below), answered in the contestant's process. Raises Failed."""
-        self._signal(signal.SIGCONT)
-        self._pipe.send((question, settings))
-        answer = self._answer()
-        self._signal(signal.SIGSTOP)
+        try:
+            self._signal(signal.SIGCONT)
+            self._pipe.send((question, settings))
+            answer = self._answer()
+            self._signal(signal.SIGSTOP)
+        except BaseException:  # what broke down must not run on beside the others
+            self.close()
+            raise
         return answer
 
     def close(self) -> None:
         """End it and all that it started."""
-        with contextlib.suppress(ProcessLookupError):
+        if self._pipe.closed:
+            return
+        with contextlib.suppress(ProcessLookupError):  # it died, or has no group of its own yet
             self._signal(signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -123,8 +130,9 @@ def _serve(pipe: multiprocessing.connection.Connection, module: str, task: Task,
         pipe.send((Absent, str(error)))
         return
     except Exception as error:  # of a library that we do not know: reported by name, and the others go on
+        traceback.print_exc()
         pipe.send((Failed, f"{type(error).__name__}: {error}"))
-        raise
+        return
     questions: dict[str, Callable] = {"turn": lambda seconds: _turn(batches, seconds)}
     if square := contestant.square(task):
         questions["quality"] = lambda crops: quality.measure(square, task.images, task.size, crops)
@@ -136,8 +144,8 @@ def _serve(pipe: multiprocessing.connection.Connection, module: str, task: Task,
             try:
                 pipe.send((None, questions[question](**settings) if question in questions else None))
             except Exception as error:
+                traceback.print_exc()
                 pipe.send((Failed, f"{type(error).__name__}: {error}"))
-                raise
 
 
 def _turn(batches: Iterator[np.ndarray], seconds: float) -> float:

@@ -63,6 +63,11 @@ class Row(NamedTuple):
         parts = [f"ours, {self.engine}" if self.contestant == "ours" else self.contestant]
         return ", ".join(parts + ([] if self.data == ORIGINAL else [self.data]))
 
+    @property
+    def pixels(self) -> bool:
+        """Whether it decodes anything."""
+        return PEERS[self.contestant].pixels if self.contestant in PEERS else self.contestant != NOTHING
+
 
 class Settings(NamedTuple):
     """What is the same for all rows."""
@@ -100,7 +105,7 @@ def plan(given: Sequence[str], engines: Sequence[str], cores: Sequence[int], pee
 
 def measure(data: dict[str, Data], rows: Sequence[Row], settings: Settings, log: pathlib.Path) -> list[dict[str, Any]]:
     """All rounds of all rows: a plain dict a row, in order, with `status` and, where that is MEASURED, its numbers."""
-    results: list[dict[str, Any]] = [row._asdict() | {"label": row.label, "rates": []} for row in rows]
+    results: list[dict[str, Any]] = [row._asdict() | {"label": row.label, "pixels": row.pixels, "rates": []} for row in rows]
     with contextlib.ExitStack() as stack:
         running: dict[int, Contestant] = {}
         qualities: dict[tuple, Any] = {}  # the same on any number of cores

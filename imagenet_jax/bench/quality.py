@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,10 +16,11 @@ SHRINKS = (
 IDENTICAL = 99.0  # dB, stands for infinity, which JSON lacks; one grey level in one of 10,000 values is 88 dB
 
 
-def measure(square: Square, images: list[bytes], size: int, crops: int) -> dict[str, float]:
+def measure(square: Square, images: list[bytes], size: int, crops: int) -> dict[str, Any]:
     """PSNR in dB over `crops` training crops (not mirrored) of `images`, in turn.
 
-    Keys: median, p5 (5th percentile), n; shrinking_median, shrinking_p5, shrinking_n (nan where no crop shrinks).
+    Keys: median, p5 (5th percentile), n; the same for crops that shrink: shrinking_median, shrinking_p5, shrinking_n. Median and p5
+    are None where n is 0.
     """
     values, shrinking = [], []
     for number in range(crops):
@@ -44,6 +46,6 @@ def psnr(image: np.ndarray, wanted: np.ndarray) -> float:
     return min(IDENTICAL, 10 * math.log10(255**2 / error)) if error else IDENTICAL
 
 
-def _summary(values: list[float]) -> dict[str, float]:
-    median, p5 = np.percentile(values, (50, 5)) if values else (math.nan, math.nan)
-    return {"median": float(median), "p5": float(p5), "n": len(values)}
+def _summary(values: list[float]) -> dict[str, Any]:
+    median, p5 = np.percentile(values, (50, 5)).tolist() if values else (None, None)
+    return {"median": median, "p5": p5, "n": len(values)}

@@ -1,6 +1,5 @@
 """The results of `bench input` as text for the terminal."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ def text(report: dict[str, Any]) -> str:
 def _rates(rows: Sequence[dict[str, Any]]) -> str:
     lines: list[tuple[str, ...]] = [("cores", "row", "antialiased", "img/s median [min-max]", "PSNR all", "PSNR shrinking")]
     for row in rows:
-        antialias = "-" if row.get("quality") is None else "yes" if row["antialias"] else "no"
+        antialias = "-" if not row["pixels"] else "yes" if row["antialias"] else "no"
         first = (str(row["cores"]), f"{row['label']} ({row.get('version', '-')})", antialias)
         if row["status"] != MEASURED:
             lines.append((*first, _short(row["status"])))
@@ -36,9 +35,9 @@ def _rates(rows: Sequence[dict[str, Any]]) -> str:
     return columns(lines)
 
 
-def _decibels(quality: dict[str, float], prefix: str) -> str:
+def _decibels(quality: dict[str, Any], prefix: str) -> str:
     median = quality.get(f"{prefix}median")
-    return "-" if median is None or math.isnan(median) else f"{median:.1f} {quality[f'{prefix}p5']:.1f}"
+    return "-" if median is None else f"{median:.1f} {quality[f'{prefix}p5']:.1f}"
 
 
 def _split(found: Sequence[dict[str, Any]]) -> str:
