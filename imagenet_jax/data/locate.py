@@ -33,9 +33,13 @@ def place(text: str) -> Place:
 
 
 def user_cache(name: str) -> pathlib.Path:
-    """The user's own cache for `name`, made on the first call: XDG_CACHE_HOME/imagenet_jax/NAME, of mode 0700."""
+    """Where this user's own cache for `name` lies, whether it is there or not: XDG_CACHE_HOME/imagenet_jax/NAME."""
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    folder = base / "imagenet_jax" / name
+    return base / "imagenet_jax" / name
+
+
+def private(folder: pathlib.Path) -> pathlib.Path:
+    """`folder`, made if it is absent, for this user alone (mode 0700)."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)

@@ -169,7 +169,7 @@ def fetch(folder: Url, wanted: dict[str, Stat], target: pathlib.Path) -> None:
     A file that comes whole, and only such a one, gets its name. Raises UserError where the disk has no room, RunError where a
     file does not come.
     """
-    journal = target / "fetched.json"  # name -> size and stamp there, of what lies here
+    journal = target / "fetched.journal"  # name -> size and stamp there, of what lies here
     try:
         known = {name: Stat(*stat) for name, stat in json.loads(journal.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):

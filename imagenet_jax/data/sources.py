@@ -158,8 +158,7 @@ OPENERS = {"array_record": _open_array_record, "tfrecord": _open_tfrecord}
 def _mirror(directory: Url) -> pathlib.Path:
     """A local directory with the metadata of a remote data set, fetched anew where it changed."""
     of_this = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
-    local = locate.user_cache("data") / of_this
-    local.mkdir(mode=0o700, exist_ok=True)
+    local = locate.private(locate.user_cache("data") / of_this)
     found = remote.files(directory)
     small = {n: s for n, s in found.items() if n.endswith(METADATA) and "/" not in n and s.size <= METADATA_LIMIT}
     remote.fetch(directory, small, local)

@@ -124,6 +124,7 @@ def write_index(shards: Shards, starts: Sequence[np.ndarray], places: Sequence[p
     table[:4], table[4] = _key(shards), _checksum(table)
     for place in places:
         try:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(prefix=".index_", dir=place.parent)
         except OSError:
             continue
@@ -195,7 +196,7 @@ def _walk_all(shards: Shards, what: str) -> list[np.ndarray]:
 def _walk(read: Callable[[int, int], bytes], size: int, count: int, path: str) -> np.ndarray:
     """The starts of the `count` records of a file and its end, int64 (count + 1,)."""
     remedy = "Copy or download it again, or prepare the data set anew."
-    starts = np.empty(count + 1, np.int64)
+    starts = np.empty(min(count, size // (HEADER + FOOTER)) + 1, np.int64)  # whatever the metadata claim
     headers = bytearray()
     step = THROUGH if size < count * SMALL else HEADER
     at = first = 0

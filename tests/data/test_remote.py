@@ -172,7 +172,7 @@ def test_files_are_fetched_once_and_again_when_they_change(bucket, tmp_path, mon
     assert Bucket.calls["range"] == requests + 3
     (target / "sub" / "c").write_bytes(b"xx")
     assert fetch() == (b"9876543210", b"xxxx")
-    (target / "fetched.json").write_text("[]")
+    (target / "fetched.journal").write_text("[]")
     assert fetch() == (b"9876543210", b"xxxx")
 
 
@@ -187,7 +187,7 @@ def test_a_fetch_that_fails_leaves_no_part_and_goes_on_from_there(bucket, tmp_pa
     Bucket.failures = {"b": [ConnectionError("reset")] * 5}
     with pytest.raises(RunError, match="bucket://b/b cannot be read"):
         remote.fetch(bucket.url, wanted, target)
-    assert sorted(p.name for p in target.iterdir()) == ["a", "fetched.json"]
+    assert sorted(p.name for p in target.iterdir()) == ["a", "fetched.journal"]
     requests = Bucket.calls["range"]
     remote.fetch(bucket.url, wanted, target)
     assert (target / "b").read_bytes() == b"0123456789"
@@ -221,7 +221,7 @@ def test_only_the_files_of_the_split_are_fetched(pets, bucket):
     open_source(bucket.url / "data", "pets", "validation")
     (cache,) = (bucket.cache / "data").iterdir()
     assert [p.name for p in cache.glob("*array_record*")] == ["pets-validation.array_record-00000-of-00001"]
-    assert (bucket.cache / "data").stat().st_mode & 0o777 == 0o700
+    assert cache.stat().st_mode & 0o777 == 0o700
 
 
 def test_metadata_that_change_are_read_anew(pets, bucket):

@@ -70,6 +70,7 @@ def test_the_index_is_made_once_beside_the_data(data_dir, directory, capsys):
     assert capsys.readouterr().out == ""
     assert contents(again)[:5] == contents(first)
     assert sorted(p.name for p in directory.glob("*index*")) == [INDEX]
+    assert not (data_dir.parent / "cache").exists()
     index = np.load(directory / INDEX, allow_pickle=False)
     assert index.shape == (tfrecord.KEY_WORDS + 20 + 3,)
 
@@ -188,6 +189,14 @@ def test_a_missing_shard_is_named(data_dir, directory):
     shard(directory).unlink()
     with pytest.raises(UserError, match=f"is damaged: .*{shard(directory).name}"):
         open_source(data_dir, "pets", "train")
+
+
+def test_a_claim_of_more_records_than_fit_allocates_nothing(data_dir, directory):
+    info = json.loads((directory / "dataset_info.json").read_text())
+    next(s for s in info["splits"] if s["name"] == "train")["shardLengths"] = ["7", str(10**15), "7"]
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="ends after 6 of its 1,000,000,000,000,000 records"):
+        open_source(data_dir, "pets", "train[:5]")
 
 
 def test_small_and_large_records_are_indexed_alike(data_dir, directory, monkeypatch):
