@@ -1,11 +1,13 @@
 """From a plain (JSON) config to the objects of a run: model, optimizer, learning rate, state; for training and for loading."""
 
+import functools
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
+from imagenet_jax.ops.mix import Mixing, mix
 from imagenet_jax.optim import optimizers, schedules
 from imagenet_jax.plan import Plan
 from imagenet_jax.state import TrainState, make_init
@@ -48,6 +50,19 @@ def schedule(config: dict[str, Any], plan: Plan) -> tuple[schedules.Schedule, fl
         decay_factor=config["decay_factor"],
     )
     return function, peak
+
+
+def mixing(config: dict[str, Any]) -> Mixing | None:
+    """What mixes the images and targets of a training batch; None where both alphas are 0."""
+    if not config["mixup_alpha"] and not config["cutmix_alpha"]:
+        return None
+    return functools.partial(
+        mix,
+        mixup_alpha=config["mixup_alpha"],
+        cutmix_alpha=config["cutmix_alpha"],
+        probability=config["mix_probability"],
+        switch=config["mix_switch"],
+    )
 
 
 def state_init(model: Any, config: dict[str, Any]) -> Any:

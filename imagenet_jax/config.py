@@ -78,6 +78,10 @@ def default() -> Config:
     c.no_weight_decay = (r"(^|/)(bias|scale)$",)  # patterns searched in parameter paths such as "layer1_0/bn1/scale"
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
     c.label_smoothing = 0.0
+    c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
+    c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
+    c.mix_probability = 1.0  # of mixing at all, a step
+    c.mix_switch = 0.5  # of CutMix, where both are on
     c.ema_decay = 0.0  # of parameters and BN statistics, a step; 0: off
 
     # Learning rate, a function of the step alone.
@@ -190,12 +194,16 @@ def validate(c: Config, *, devices: int) -> None:
             raise UserError(f"{key}={value} is no finite number.")
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
-    for key in ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size"):
+    off = ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
+    for key in (*off, "mixup_alpha", "cutmix_alpha"):
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
     for key in ("label_smoothing", "ema_decay"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
+    for key in ("mix_probability", "mix_switch"):
+        if not 0 <= c[key] <= 1:
+            raise UserError(f"{key}={c[key]} must lie in [0, 1].")
     for pattern in c.no_weight_decay:
         try:
             re.compile(pattern)

@@ -15,12 +15,16 @@ from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
 from imagenet_jax.ops.images import normalize
-from imagenet_jax.ops.losses import cross_entropy
+from imagenet_jax.ops.losses import cross_entropy, smoothed_targets, soft_cross_entropy
+from imagenet_jax.ops.mix import Mixing
 from imagenet_jax.optim import ema
 from imagenet_jax.optim.schedules import Schedule
 from imagenet_jax.state import TrainState
 
 Sums = dict[str, jax.Array]
+
+# What the random key of a step is for: fold_in(fold_in(key(seed), step), purpose).
+MIXING = 0
 
 
 def make_train_step(
@@ -32,20 +36,30 @@ def make_train_step(
     std: Sequence[float],
     label_smoothing: float = 0.0,
     ema_decay: float = 0.0,
+    mixing: Mixing | None = None,
+    seed: int = 0,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Sums]]:
     """(state, {"image": uint8 (n, h, w, 3), "label": int32 (n,)}) -> (state, sums over the batch).
 
-    The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels),
-    "nonfinite" (1 where the step was skipped) and "learning_rate".
+    The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
+    one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
+    `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws.
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
         images = normalize(batch["image"], mean, std, model.dtype)
         logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
-        losses = cross_entropy(logits, batch["label"], label_smoothing)
+        if "target" in batch:
+            losses = soft_cross_entropy(logits, batch["target"])
+        else:
+            losses = cross_entropy(logits, batch["label"], label_smoothing)
         return jnp.mean(losses), (logits, updated.get("batch_stats", {}))
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
+        if mixing is not None:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), MIXING)
+            images, targets = mixing(key, batch["image"], smoothed_targets(batch["label"], model.num_classes, label_smoothing))
+            batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.batch_stats, batch)
         rate = schedule(state.step)
         directions, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -61,7 +61,8 @@ def train(
     # ---- jitted steps
     train_step = jax.jit(
         steps.make_train_step(
-            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"], **view
+            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
+            mixing=build.mixing(c), seed=c["seed"], **view,
         ),
         donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
     )  # fmt: skip

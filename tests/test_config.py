@@ -70,6 +70,11 @@ def test_differences_are_named_by_dotted_key():
     [
         ("weight_decay", -1.0, "weight_decay=-1.0 is negative"),
         ("label_smoothing", 1.0, r"must lie in \[0, 1\)"),
+        ("mixup_alpha", -0.2, "mixup_alpha=-0.2 is negative"),
+        ("cutmix_alpha", -1.0, "cutmix_alpha=-1.0 is negative"),
+        ("mix_switch", 1.1, r"mix_switch=1.1 must lie in \[0, 1\]"),
+        ("mix_probability", -0.1, r"mix_probability=-0.1 must lie in \[0, 1\]"),
+        ("repeats", 0, "repeats=0 must be greater than 0"),
         ("crop_ratio", 1.5, r"must lie in \(0, 1\]"),
         ("epochs", float("nan"), "epochs=nan is no finite number"),
         ("no_weight_decay", ("(",), "is no regular expression"),

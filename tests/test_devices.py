@@ -30,19 +30,24 @@ CONFIG = {
     "decay_factor": 0.1,
     "ema_decay": 0.9,
     "eval_interval_epochs": 0,
+    "mixup_alpha": 0.0,
+    "cutmix_alpha": 0.0,
+    "mix_probability": 1.0,
+    "mix_switch": 0.5,
 }
 
 
-def losses(devices: int, count: int, dtype: str, group: int) -> np.ndarray:
+def losses(devices: int, count: int, dtype: str, group: int, **changes: float) -> np.ndarray:
     """Losses of the first `count` steps on `devices` devices, each step another batch of 64 noise images of 8 x 8."""
-    config = {**CONFIG, "bn_group": group, "model": {**CONFIG["model"], "dtype": dtype, "param_dtype": dtype}}
+    config = {**CONFIG, **changes, "bn_group": group, "model": {**CONFIG["model"], "dtype": dtype, "param_dtype": dtype}}
     mesh = sharding.make_mesh(jax.devices()[:devices])
     place, split = sharding.replicated(mesh), sharding.batched(mesh)
     model = build.model(config, 10)
     schedule, _ = build.schedule(config, Plan(config, 64))
     step = jax.jit(
         steps.make_train_step(
-            model, build.optimizer(config), schedule, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=0.1, ema_decay=0.9
+            model, build.optimizer(config), schedule, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=0.1, ema_decay=0.9,
+            mixing=build.mixing(config),
         ),
         donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
     )  # fmt: skip
@@ -71,6 +76,14 @@ def test_losses_of_5_steps_in_float32():
     one = losses(1, 5, "float32", 8)
     for devices in (2, 8):
         np.testing.assert_allclose(losses(devices, 5, "float32", 8), one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_losses_of_5_mixed_steps(x64):
+    mixed = {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}
+    one = losses(1, 5, "float64", 8, **mixed)
+    np.testing.assert_allclose(losses(8, 5, "float64", 8, **mixed), one, rtol=0, atol=1e-6)  # bytes are mixed in float32
+    assert np.abs(losses(1, 5, "float64", 8) - one).max() > 0.01
 
 
 def test_the_group_decides_not_the_devices(x64):

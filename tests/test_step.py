@@ -32,9 +32,9 @@ def parts():
     return model, state, batch
 
 
-def make(model, rate=0.1):
+def make(model, rate=0.1, **settings):
     schedule = schedules.make("constant", peak=rate, total_steps=10)
-    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, ema_decay=0.9, **VIEW))
+    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, ema_decay=0.9, **VIEW, **settings))
 
 
 def test_a_step_changes_every_part_of_the_state(parts):
@@ -64,6 +64,46 @@ def test_a_nonfinite_loss_or_gradient_leaves_the_state_as_it_was(parts, poison):
     assert int(new.step) == int(state.step) + 1
     for (path, a), (_, b) in zip(tree.paths(state), tree.paths(new.replace(step=state.step)), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+MIXED = {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "mix_probability": 1.0, "mix_switch": 0.5}
+
+
+def test_without_mixing_a_step_draws_nothing(parts):
+    model, state, batch = parts
+    assert build.mixing({**MIXED, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}) is None
+    plain, mixed = (make(model, mixing=m).lower(state, batch).as_text() for m in (None, build.mixing(MIXED)))
+    for operation in ("threefry", "dims = [0] : tensor<8x16x16x3xui8>"):
+        assert operation in mixed
+        assert operation not in plain
+
+
+def test_a_step_mixes_as_seed_and_step_say(parts):
+    """Loss and top-1 of the mixed batch, computed here from ops/mix.py; `seed` and the step decide."""
+    model, state, batch = parts
+    train_step, losses = make(model, mixing=build.mixing(MIXED), label_smoothing=0.1, seed=3), set()
+
+    @jax.jit
+    def expected(state):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), state.step), steps.MIXING)
+        targets = jax.nn.one_hot(batch["label"], 5) * 0.9 + 0.1 / 5
+        images, targets = build.mixing(MIXED)(key, jnp.asarray(batch["image"]), targets)
+        logits, _ = model.apply(
+            state.variables(), normalize(images, **VIEW, dtype=jnp.float32), train=True, mutable=["batch_stats"]
+        )
+        log_p = jax.nn.log_softmax(logits)
+        return -jnp.sum(targets * log_p), jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
+
+    for step in range(4):
+        here = state.replace(step=jnp.asarray(step, jnp.int32))
+        new, sums = train_step(here, batch)
+        loss, right = expected(here)
+        np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
+        assert int(sums["top1"]) == int(right)
+        assert int(sums["nonfinite"]) == 0
+        assert int(new.step) == step + 1
+        losses.add(float(sums["loss"]))
+    assert len(losses) == 4
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype: Any) -> jax.Array:
-    """(images / 255 - mean) / std for uint8 (n, h, w, 3) with per-channel `mean` and `std` of images in 0..1.
+    """(images / 255 - mean) / std for images (n, h, w, 3) in 0 .. 255, uint8 or mixed; `mean` and `std` a channel, of 0 .. 1.
 
     Computed in float32 or wider and cast once to `dtype`.
     """
