@@ -1,0 +1,181 @@
+"""What the headers of a JPEG say, read without decoding anything (ITU-T T.81, annex B).
+
+The bytes are hostile: every length is checked against what is there, and no number in them is used to allocate anything.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+SOI, EOI, SOS, DQT, DHT, DRI, DNL, COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC, 0xFE
+FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # SOF markers
+SEQUENTIAL = (0xC0, 0xC1)  # with Huffman codes: what can be cut
+APP0, APP15, APP14_ADOBE = 0xE0, 0xEF, 0xEE
+
+
+class Component(NamedTuple):
+    """One colour channel: sampling factors, and the tables that decode it."""
+
+    id: int
+    h: int  # blocks of an MCU, horizontally
+    v: int
+    quantization: int
+    dc: int = 0
+    ac: int = 0
+
+
+class Header(NamedTuple):
+    """The headers up to the first scan. Positions count bytes of the file."""
+
+    segments: list[tuple[int, int, int]]  # (marker, where it stands, where the segment ends), the last one is SOS
+    frame: int = 0  # SOF marker
+    precision: int = 0
+    height: int = 0
+    width: int = 0
+    components: tuple[Component, ...] = ()
+    restart_interval: int = 0  # MCUs; 0: none
+    huffman: tuple[tuple[int, bytes, bytes], ...] = ()  # (class and destination, 16 counts, symbols), in order of definition
+    quantization: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (destination, 64 factors in zigzag order), in order of definition
+    adobe_transform: int | None = None  # Adobe marker: 0 RGB or CMYK, 1 YCbCr, 2 YCCK
+    interleaved: bool = False  # one scan holds all components
+
+    @property
+    def scan_at(self) -> int:
+        """Where the scan's header stands."""
+        return self.segments[-1][1]
+
+    @property
+    def data_at(self) -> int:
+        """Where the entropy-coded data begin."""
+        return self.segments[-1][2]
+
+    @property
+    def mcu(self) -> tuple[int, int]:
+        """Height and width of an MCU in pixels."""
+        if len(self.components) == 1:  # a single component is never interleaved: its MCU is one block (T.81, A.2.2)
+            return 8, 8
+        return 8 * max(c.v for c in self.components), 8 * max(c.h for c in self.components)
+
+    @property
+    def mcus(self) -> tuple[int, int]:
+        """Rows and columns of MCUs."""
+        height, width = self.mcu
+        return -(-self.height // height), -(-self.width // width)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether each MCU follows the one before in one scan of 8-bit Huffman codes, so that MCUs can be cut out."""
+        return self.frame in SEQUENTIAL and self.precision == 8 and self.interleaved and len(self.components) in (1, 3, 4)
+
+
+def read(data: bytes) -> Header:
+    """The headers of a JPEG. Raises ValueError where they are damaged, cut off, or none."""
+    try:
+        return _read(data)
+    except (IndexError, struct.error):
+        raise ValueError("JPEG: the headers are cut off or damaged") from None
+
+
+def segments(data: bytes) -> list[tuple[int, int, int]]:
+    """(marker, position of its 0xFF, position behind the segment) up to and with the first SOS. Raises ValueError, IndexError."""
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("JPEG: no start of image")
+    found = []
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError(f"JPEG: no marker at byte {at}")
+        while data[at + 1] == 0xFF:  # fill bytes
+            at += 1
+        marker = data[at + 1]
+        if marker == EOI:
+            raise ValueError("JPEG: ends before any scan")
+        if marker == 0x01 or SOI <= marker <= SOI or 0xD0 <= marker <= 0xD7:  # TEM, SOI, RSTn: no length
+            end = at + 2
+        else:
+            (length,) = struct.unpack_from(">H", data, at + 2)
+            end = at + 2 + length
+            if length < 2 or end > len(data):
+                raise ValueError("JPEG: a header is cut off or damaged")
+        found.append((marker, at, end))
+        if marker == SOS:
+            return found
+        at = end
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Height and width alone, from the frame header. Raises ValueError."""
+    try:
+        at = 2
+        if data[:2] != b"\xff\xd8":
+            raise ValueError("JPEG: no start of image")
+        while True:
+            while data[at] == 0xFF and data[at + 1] == 0xFF:
+                at += 1
+            if data[at] != 0xFF:
+                raise ValueError(f"JPEG: no marker at byte {at}")
+            marker = data[at + 1]
+            if marker in FRAMES:
+                return struct.unpack_from(">HH", data, at + 5)
+            if marker in (SOS, EOI):
+                raise ValueError("JPEG: no frame header")
+            at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    except (IndexError, struct.error):
+        raise ValueError("JPEG: the headers are cut off") from None
+
+
+def _read(data: bytes) -> Header:
+    header = Header(segments(data))
+    for marker, at, end in header.segments:
+        body = data[at + 4 : end]
+        if marker in FRAMES:
+            header = _with_frame(header, marker, body)
+        elif marker == DHT:
+            header = header._replace(huffman=header.huffman + tuple(_huffman(body)))
+        elif marker == DQT:
+            header = header._replace(quantization=header.quantization + tuple(_quantization(body)))
+        elif marker == DRI:
+            header = header._replace(restart_interval=struct.unpack_from(">H", body)[0])
+        elif marker == APP14_ADOBE and body[:5] == b"Adobe" and len(body) >= 12:
+            header = header._replace(adobe_transform=body[11])
+        elif marker == SOS:
+            header = _with_scan(header, body)
+    if not header.components or not header.height or not header.width:
+        raise ValueError("JPEG: no frame header, or an image without pixels")
+    return header
+
+
+def _with_frame(header: Header, marker: int, body: bytes) -> Header:
+    if header.components:
+        raise ValueError("JPEG: two frame headers")
+    precision, height, width, count = struct.unpack_from(">BHHB", body)
+    rows = [body[6 + 3 * i : 9 + 3 * i] for i in range(count)]
+    components = tuple(Component(name, sampling >> 4, sampling & 15, table) for name, sampling, table in rows)
+    if any(not 1 <= c.h <= 4 or not 1 <= c.v <= 4 for c in components):
+        raise ValueError("JPEG: sampling factors are damaged")
+    return header._replace(frame=marker, precision=precision, height=height, width=width, components=components)
+
+
+def _with_scan(header: Header, body: bytes) -> Header:
+    scan = [(body[1 + 2 * i], body[2 + 2 * i]) for i in range(body[0])]
+    if [name for name, _ in scan] != [c.id for c in header.components]:
+        return header
+    components = tuple(c._replace(dc=t >> 4, ac=t & 15) for c, (_, t) in zip(header.components, scan, strict=True))
+    return header._replace(components=components, interleaved=True)
+
+
+def _huffman(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    while body:
+        counts = body[1:17]
+        symbols = body[17 : 17 + sum(counts)]
+        if len(counts) < 16 or len(symbols) < sum(counts) or len(symbols) > 256:
+            raise ValueError("JPEG: a Huffman table is damaged")
+        yield body[0], counts, symbols
+        body = body[17 + len(symbols) :]
+
+
+def _quantization(body: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    while body:
+        wide = body[0] >> 4
+        yield body[0] & 15, struct.unpack_from(">64H" if wide else ">64B", body, 1)
+        body = body[129 if wide else 65 :]
