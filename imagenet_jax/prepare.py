@@ -159,11 +159,12 @@ def _show_encoding(result: Result, where: str) -> None:
     before, after = (sum(split[key] for split in result.image_bytes.values()) for key in ("before", "after"))
     images = sum(result.images.values())
     print(f"    {before / images:,.0f} bytes an image before, {after / images:,.0f} after: {after / before:.3f} of it")
-    if result.trade:
-        sample = f"(sample of {result.trade.images:,} images)"
-        print(f"    decoded in full {result.trade.speed:.2f} times as fast {sample}")
-        if result.trade.psnr is not None:
-            print(f"    pixels {result.trade.psnr:.1f} dB to the original at that size (median PSNR, {sample[1:]}")
+    if trade := result.trade:
+        print(f"    on a sample of {trade.images:,} images: decoded in full {trade.speed:.2f} times as fast")
+        if result.encoding.restart_markers:
+            print(f"      training crops decoded {trade.crops:.2f} times as fast, cut out at the markers (resize not counted)")
+        if trade.psnr is not None:
+            print(f"      pixels {trade.psnr:.1f} dB to the original at that size (median PSNR)")
     _show_rows("unmarked", "without restart markers", result.unmarked, where)
 
 

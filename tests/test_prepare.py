@@ -89,7 +89,7 @@ def test_reencoding_says_what_it_bought_and_takes_a_name_of_its_own(photos, tmp_
         output = capsys.readouterr().out
         assert f"pets/{config} 1.0.0 is prepared: {tmp_path}/pets/{config}/1.0.0" in output
         assert f"Use it with --config.dataset=pets/{config}" in output
-        for expected in ("JPEG quality", "bytes an image before", "times as fast (sample of 4 images)", "dB to the original"):
+        for expected in ("JPEG quality", "bytes an image before", "on a sample of 4 images: decoded in full", "dB to the original"):
             assert expected in output
     source = sources.open_source(tmp_path, "pets/max16_q50", "train")
     assert source.dataset == "pets/max16_q50"

@@ -3,15 +3,20 @@
 import dataclasses
 import io
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from imagenet_jax.data.augment import View, random_resized_crop
 from imagenet_jax.data.encoding import PLAIN, shrunk
 from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.jpeg import cut
+from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import grey_or_rgb
+from imagenet_jax.data.order import Draws
 from imagenet_jax.data.shards import DataSet, inspect
 
 SAMPLE = 200  # images
@@ -23,7 +28,8 @@ class Trade(NamedTuple):
 
     images: int
     size: float  # bytes stored by bytes that came
-    speed: float  # full decodes a second (OpenCV, one thread): of what is stored by of what came
+    speed: float  # images a second decoded in full (OpenCV, one thread): of what is stored by of what came
+    crops: float  # the same of training crops, which are cut out of what has restart markers before they are decoded
     psnr: float | None  # dB, median: stored pixels against the original's resized alike; None where nothing is re-encoded
 
 
@@ -36,19 +42,37 @@ def measure(entries: Entries, dataset: DataSet) -> Trade | None:
     if not pairs:
         return None
     sizes = np.array([[len(before), len(after)] for before, after in pairs]).sum(0)
-    best = np.array([[_seconds(before), _seconds(after)] for before, after in pairs]).sum(0)
+    came = sum(_seconds(_decode, before) for before, _ in pairs)
+    stored = sum(_seconds(_decode, after) for _, after in pairs)
+    crops = sum(_seconds(_decode_crop, after, seed) for seed, (_, after) in enumerate(pairs))
     psnr = [_psnr(before, after, dataset) for before, after in pairs] if dataset.encoding.reencodes else None
-    return Trade(len(pairs), sizes[1] / sizes[0], best[0] / best[1], float(np.median(psnr)) if psnr else None)
+    return Trade(len(pairs), sizes[1] / sizes[0], came / stored, came / crops, float(np.median(psnr)) if psnr else None)
 
 
-def _seconds(data: bytes) -> float:
-    """The best of some full decodes."""
+def _seconds(function: Callable[..., object], *arguments: object) -> float:
+    """The best of some calls."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        function(*arguments)
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def _decode(data: bytes) -> None:
+    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _decode_crop(data: bytes, seed: int) -> None:
+    try:
+        header = headers.read(data)
+        if cut.possible(header):
+            whole = View(header.height, header.width, 224, 0, 0, header.height, header.width)
+            view = random_resized_crop(whole, Draws(seed))
+            data, _, _ = cut.cut(data, header, view.y, view.x, view.box_height, view.box_width)
+    except ValueError:  # no JPEG
+        pass
+    _decode(data)
 
 
 def _psnr(before: bytes, after: bytes, dataset: DataSet) -> float:

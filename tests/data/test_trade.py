@@ -1,6 +1,13 @@
+import io
+import sys
+import types
+
 import numpy as np
 import pytest
+from PIL import Image
 
+import imagenet_jax.data
+from imagenet_jax.data import trade
 from imagenet_jax.data.builders.folder import data_set
 from imagenet_jax.data.encoding import Encoding
 from imagenet_jax.data.entries import Entries
@@ -23,11 +30,47 @@ def traded(entries, encoding):
     return measure(entries, data_set("pets", ["cat"], encoding))
 
 
-def test_a_smaller_image_takes_less_space_and_time(entries):
-    trade = traded(entries, Encoding(short_side=16, quality=90))
-    assert SAMPLE - 2 <= trade.images <= SAMPLE
-    assert trade.size < 0.2
-    assert trade.speed > 1
+@pytest.fixture
+def bytes_for_seconds(monkeypatch):
+    """Decoding takes as many seconds as there are bytes to decode."""
+    decoded = []
+    monkeypatch.setattr(trade, "_decode", lambda data: decoded.append(len(data)))
+
+    def seconds(function, *arguments):
+        decoded.clear()
+        function(*arguments)
+        return sum(decoded)
+
+    monkeypatch.setattr(trade, "_seconds", seconds)
+
+
+def test_a_smaller_image_takes_less_space_and_time(entries, bytes_for_seconds):
+    found = traded(entries, Encoding(short_side=16, quality=90))
+    assert SAMPLE - 2 <= found.images <= SAMPLE
+    assert found.size < 0.2
+    assert found.speed == found.crops == pytest.approx(1 / found.size)
+
+
+def test_crops_are_cut_at_the_markers(entries, bytes_for_seconds, monkeypatch):
+    def add_markers(data):
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(data)) as image:
+            image.save(buffer, "JPEG", quality=98, subsampling=0, restart_marker_blocks=2)
+        return buffer.getvalue()
+
+    stub = types.SimpleNamespace(add_markers=add_markers)
+    monkeypatch.setitem(sys.modules, "imagenet_jax.data.restart", stub)
+    monkeypatch.setattr(imagenet_jax.data, "restart", stub, raising=False)
+    found = traded(entries, Encoding(restart_markers=True))
+    assert 0.9 < found.speed < 1.1
+    assert found.crops > 1.2 * found.speed
+    assert found.psnr is None
+
+
+def test_it_is_really_timed(entries):
+    found = traded(entries, Encoding(short_side=16, quality=90))
+    assert 0 < found.speed < 1000
+    assert 0 < found.crops < 1000
 
 
 def test_pixels_lose_with_the_quality_and_not_with_the_size(entries):
@@ -38,11 +81,11 @@ def test_pixels_lose_with_the_quality_and_not_with_the_size(entries):
 
 def test_it_is_the_size_of_what_is_stored(entries):
     encoding = Encoding(max_side=40, quality=50)
-    trade = traded(entries, encoding)
+    found = traded(entries, encoding)
     picked = [int(i) for i in np.linspace(0, 299, SAMPLE) if int(i) not in (150, 299)]
     before = sum(entries[i].size for i in picked)
     after = sum(len(judge(entries[i].read(), only_jpeg=False, encoding=encoding).data) for i in picked)
-    assert trade.size == pytest.approx(after / before)
+    assert found.size == pytest.approx(after / before)
 
 
 def test_nothing_that_can_be_stored(tmp_path):

@@ -193,3 +193,14 @@ def test_many_shards(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "shard_count", lambda size, images: 3)
     prepare.prepare_folder(name="pets", train=tree, data_dir=tmp_path)
     assert verify(tmp_path, "pets", jobs=3) == ("pets 1.0.0", {"train": 12}, {}, [])
+
+
+@pytest.mark.slow
+def test_real_markers_on_real_photographs(shared_data, tmp_path, capsys):
+    where = [f"--manual_dir={shared_data / 'ilsvrc_sample'}", f"--data_dir={tmp_path}"]
+    assert command.main(["imagenet2012", "--restart_markers", *where]) == cli.FINISHED
+    assert "unmarked" not in capsys.readouterr().out
+    assert command.main(["verify", "imagenet2012/rst", *where]) == cli.FINISHED
+    output = capsys.readouterr().out
+    assert "503 hold the same pixels in other bytes" in output
+    assert "100 hold the same pixels in other bytes" in output
