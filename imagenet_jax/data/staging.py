@@ -80,13 +80,15 @@ def alone(family: pathlib.Path, data_dir: pathlib.Path) -> Iterator[None]:
             raise UserError(f"Another process is preparing {family}. Wait for it, or end it first.") from None
         except OSError:
             pass  # a file system without locks
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # only where they are empty: after an error
+                while family != data_dir:
+                    family.rmdir()
+                    family = family.parent
     finally:
         os.close(descriptor)
-        with contextlib.suppress(OSError):  # only where they are empty: after an error
-            while family != data_dir:
-                family.rmdir()
-                family = family.parent
 
 
 def check_space(data_dir: pathlib.Path, size: float, freed: int) -> None:
