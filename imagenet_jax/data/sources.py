@@ -49,8 +49,11 @@ def _open_prepared(directory: Place, split: str, check_crc: bool) -> Source:
     local = _mirror(directory) if isinstance(directory, Url) else directory
     if not (local / "features.json").is_file():
         raise UserError(f"{directory} has no features.json: it was written by tfds before 4.0. Prepare it again.")
-    info: Any = tfds.builder_from_directory(str(local)).info
-    kind = info.file_format.value if info.file_format else "tfrecord"  # tfds did not say so while it knew only these
+    try:
+        info: Any = tfds.builder_from_directory(str(local)).info
+        kind = info.file_format.value  # tfrecord where the metadata do not say: tfds once knew only these
+    except Exception as error:  # tfds and protobuf have many kinds for metadata that are none
+        raise UserError(f"{directory} has metadata that tfds cannot read: {error!r}. Prepare it again.") from error
     if kind not in OPENERS:
         raise UserError(f"{directory} holds {kind} files. What can be read: {', '.join(OPENERS)}. Prepare it again.")
     try:

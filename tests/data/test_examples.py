@@ -55,6 +55,8 @@ def test_an_image_that_looks_like_an_example_stays_an_image():
     inner = example(image=[b"no"], label=[9], file_name=[b"no"])
     assert parse(example(image=[inner], label=[7])) == {b"image": inner, b"label": 7}
     assert parse(example(image=[b"", inner], label=[7])) == {b"image": b"", b"label": 7}
+    entry = field(1, b"image") + field(2, field(1, field(1, b"no")))
+    assert parse(example(image=[b"yes", entry], label=[7])) == {b"image": b"yes", b"label": 7}
 
 
 @pytest.mark.parametrize("values", [[0], [1, 2, 3], [127, 128, 300], [-1], [-(2**63), 2**63 - 1], list(range(-500, 500))])
@@ -85,6 +87,7 @@ def test_of_a_feature_that_comes_twice_the_last_counts():
         field(1, 5),
         field(1, field(1, 5)),
         field(2, b"abc"),
+        by_hand(b"image", 1, field(1, b"x")) + field(1, field(1, b"label") + field(2, field(3, field(1, b"\x09")))),  # no map
         b"\x0d\x00\x00\x00\x00",  # wire type 5
         b"\x09" + bytes(8),  # wire type 1
         b"\x0b",  # wire type 3

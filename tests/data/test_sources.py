@@ -139,6 +139,13 @@ def test_a_format_that_cannot_be_read_says_so(copied):
         open_source(copied, "pets", "train")
 
 
+@pytest.mark.parametrize("change", [{"fileFormat": "nonsense"}, {"splits": 7}])
+def test_metadata_that_are_none_say_so(copied, change):
+    change_json(copied / "pets" / "1.0.0" / "dataset_info.json", **change)
+    with pytest.raises(UserError, match=r"pets/1.0.0 has metadata that tfds cannot read"):
+        open_source(copied, "pets", "train")
+
+
 def test_a_directory_without_features_says_so(copied):
     (copied / "pets" / "1.0.0" / "features.json").unlink()
     with pytest.raises(UserError, match=r"no features.json: .* before 4.0"):
