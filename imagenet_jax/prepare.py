@@ -145,7 +145,8 @@ def _show(result: Result) -> None:
     names = readable(result.classes)
     print(f"  {'classes':<11}{len(names):>10,}: {_printable(', '.join(names[:4]))}{', ...' if len(names) > 4 else ''}")
     where = str(result.directory / "metadata.json")
-    _show_rows("rewritten", "stored in another encoding than they came in", result.rewritten, where)
+    came = "came as something else than grey or RGB JPEG" if result.encoding.reencodes else "not stored in the format they came in"
+    _show_rows("rewritten", came, result.rewritten, where)
     _show_rows("left out", "not in the data set", result.left_out, where)
     _show_encoding(result, where)
     print(f"Use it with --config.dataset={result.name}")

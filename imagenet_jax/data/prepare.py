@@ -198,6 +198,8 @@ def _existing(dataset: DataSet, data_dir: pathlib.Path, overwrite: bool) -> Resu
     """What was prepared before, None where there is nothing or it is to be overwritten."""
     directory = dataset.directory(data_dir)
     if overwrite or not directory.exists():
+        if dataset.encoding.restart_markers:
+            check_markers()  # now, and not after minutes of listing
         return None
     if not (directory / "dataset_info.json").is_file():
         raise UserError(f"{directory} exists, but is no prepared data set. Remove it, or prepare with --overwrite.")
@@ -213,8 +215,6 @@ def _existing(dataset: DataSet, data_dir: pathlib.Path, overwrite: bool) -> Resu
 def _write(
     dataset: DataSet, data_dir: pathlib.Path, splits: Mapping[str, Entries], left_out: Rows, *, overwrite: bool, jobs: int | None
 ) -> Result:
-    if dataset.encoding.restart_markers:
-        check_markers()
     ordered = {split: _in_order(split, entries, dataset.shuffled) for split, entries in splits.items()}
     directory = dataset.directory(data_dir)
     with alone(directory.parent, data_dir), warnings.catch_warnings():

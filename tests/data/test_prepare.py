@@ -15,6 +15,7 @@ from PIL import Image
 
 from imagenet_jax.data import prepare, shards, staging
 from imagenet_jax.data.builders import imagenet2012
+from imagenet_jax.data.encoding import Encoding
 from imagenet_jax.errors import RunError, UserError
 
 READER = """
@@ -450,3 +451,11 @@ def test_the_real_sample(shared_data, tmp_path):
     found = stored(result.directory, "train")
     assert found.keys() == originals.keys()
     assert {n for n in found if found[n] != originals[n]} == {"n01739381_1309.JPEG", "n02105855_2933.JPEG"}
+
+
+def test_missing_numba_is_noticed_before_the_input_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "check_markers", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare.prepare_imagenet21k(source=tmp_path / "gone", data_dir=tmp_path, encoding=Encoding(restart_markers=True))
+    with pytest.raises(UserError, match="does not exist"):
+        prepare.prepare_imagenet21k(source=tmp_path / "gone", data_dir=tmp_path)
