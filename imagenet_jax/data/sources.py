@@ -150,7 +150,7 @@ def _open_tfrecord(
             places.append(locate.user_cache("index") / f"{info.name}-{of_this}-{name}.npy")
         real = [str(directory / os.path.relpath(path, local)) for path in paths]
         shards.append(tfrecord.Shards(real, _stats(directory, local, paths), list(whole.shard_lengths)))
-        indexes.append(tfrecord.index(shards[-1], places, f"{info.name} {info.version}, split {name},"))
+        indexes.append(tfrecord.index(shards[-1], places, f"{info.name} {info.version}, split {name}"))
     parts = [tfrecord.Part(*where[f.filename], f.skip, f.take) for f in files]
     return tfrecord.TfRecords(shards, indexes, parts, check_crc)
 
