@@ -144,6 +144,14 @@ def test_random_erasing_has_torchvisions_distribution(fill):
         assert same_distribution(of(ours), of(theirs))
 
 
+def test_random_erasing_reaches_every_edge():
+    blank = np.zeros((20, 20, 3), np.uint8)
+    boxes = [box_of(transforms.random_erasing(blank.copy(), Draws(i), probability=1.0).any(-1)) for i in range(500)]
+    for start, length in ((0, 2), (1, 3)):
+        assert min(box[start] for box in boxes) == 0
+        assert max(box[start] + box[length] for box in boxes) == 20
+
+
 def test_random_erasing_fills_with_the_mean_colour():
     out = transforms.random_erasing(np.zeros((40, 40, 3), np.uint8), Draws(0), probability=1.0)
     assert {tuple(p) for p in out.reshape(-1, 3).tolist()} == {(0, 0, 0), (124, 116, 104)}
