@@ -288,7 +288,9 @@ def test_too_little_space_is_noticed_before_writing(tars, tmp_path, monkeypatch)
     assert not (tmp_path / "imagenet2012").exists()
 
 
-def test_a_disk_that_fills_up_meanwhile_is_named_and_the_rerun_goes_on(tmp_path, make_image, monkeypatch):
+@pytest.fixture
+def broken_off(tmp_path, make_image, monkeypatch):
+    """A tree of 40 images, and what a disk has left of it that was full after 14: the first of four shards."""
     monkeypatch.setattr(shards, "shard_count", lambda size, images: 4)
     tree = write_tree(tmp_path / "tree", photos(make_image))
 
@@ -307,7 +309,26 @@ def test_a_disk_that_fills_up_meanwhile_is_named_and_the_rerun_goes_on(tmp_path,
             prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path)
     kept = {path.name for path in (tmp_path / "x" / ".partial-1.0.0").glob("*.json")}
     assert kept == {"x-train.array_record-00000-of-00004.json"}
-    assert prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path).images == {"train": 40}
+    return tree
+
+
+def test_after_a_full_disk_the_same_command_goes_on(broken_off, tmp_path, make_image, caplog):
+    result = prepare.prepare_folder(name="x", train=broken_off, data_dir=tmp_path)
+    assert {name: data for name, (_, data) in stored(result.directory, "train").items()} == photos(make_image)
+    assert caplog.text == ""
+
+
+def test_what_is_left_of_another_input_is_not_gone_on_with(broken_off, tmp_path, make_image, caplog):
+    write_tree(broken_off, {"cat/0.jpg": make_image(seed=12345)})
+    result = prepare.prepare_folder(name="x", train=broken_off, data_dir=tmp_path)
+    assert "is of another input or other options: it is removed" in caplog.text
+    assert stored(result.directory, "train")["cat/0.jpg"][1] == make_image(seed=12345)
+
+
+def test_other_options_are_not_gone_on_with(broken_off, tmp_path, make_image, caplog):
+    result = prepare.prepare_folder(name="x", train=broken_off, data_dir=tmp_path, shuffle=False)
+    assert "other options" in caplog.text
+    assert list(stored(result.directory, "train")) == sorted(photos(make_image))
 
 
 def test_a_disk_that_is_full_from_the_start_is_left_clean(tars, tmp_path, monkeypatch):
@@ -366,34 +387,6 @@ def test_a_killed_run_goes_on_at_the_next_shard_and_ends_with_the_same_bytes(tmp
         assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
     assert content(data) == content(tmp_path / "whole")
     assert os.listdir(data / "x") == ["1.0.0"]
-
-
-def test_what_is_left_of_another_input_is_not_gone_on_with(tmp_path, make_image, caplog):
-    tree = write_tree(tmp_path / "tree", photos(make_image))
-    data = tmp_path / "data"
-    killed(tree, data)
-    write_tree(tree, {"cat/0.jpg": make_image(seed=12345)})
-    rerun = killed(tree, data, at=99)
-    assert rerun.stdout == "40\n"
-    assert "is of another input or other options: it is removed" in rerun.stderr
-    assert stored(data / "x" / "1.0.0", "train")["cat/0.jpg"][1] == make_image(seed=12345)
-
-
-def test_other_options_are_not_gone_on_with(tmp_path, make_image, caplog):
-    tree = write_tree(tmp_path / "tree", photos(make_image))
-    killed(tree, tmp_path)
-    result = prepare.prepare_folder(name="x", train=tree, data_dir=tmp_path, shuffle=False)
-    assert "other options" in caplog.text
-    assert list(stored(result.directory, "train")) == sorted(photos(make_image))
-
-
-def test_a_shard_that_lost_its_end_is_written_again(tmp_path, make_image):
-    tree = write_tree(tmp_path / "tree", photos(make_image))
-    killed(tree, tmp_path)
-    shard = next((tmp_path / "x" / ".partial-1.0.0").glob("*.json"))
-    os.truncate(shard.parent / "data" / shard.name.removesuffix(".json"), 100)
-    killed(tree, tmp_path, at=99)
-    assert {name: data for name, (_, data) in stored(tmp_path / "x" / "1.0.0", "train").items()} == photos(make_image)
 
 
 def test_two_at_once_do_not_remove_each_others_files(tmp_path, make_image):
