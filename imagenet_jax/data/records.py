@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
+from imagenet_jax.data.encoding import PLAIN
 from imagenet_jax.errors import RunError
 
-# How the images were encoded anew when they were prepared; metadata.json has the same keys.
-AS_THEY_CAME: dict[str, Any] = {"short_side": None, "max_side": None, "quality": None, "restart_markers": False}
+AS_THEY_CAME: dict[str, Any] = dataclasses.asdict(PLAIN)  # as metadata.json has it: short_side, max_side, quality, restart_markers
 
 
 class Record(NamedTuple):
@@ -33,7 +33,7 @@ class Source:
     split: str
     classes: tuple[str, ...]  # readable
     fingerprint: str  # sha256 of what identifies the data: features, metadata, names, sizes and order of files, a few records
-    encoding: dict[str, Any]  # AS_THEY_CAME, or what prepare was told
+    encoding: dict[str, Any]  # what prepare did to the images, AS_THEY_CAME where it did nothing
     nbytes: int  # of the encoded images, about
     records: Records
 

@@ -80,7 +80,7 @@ def _open_prepared(directory: Place, split: str, check_crc: bool) -> Source:
         split=split,
         classes=tuple(readable(info.features[keys[1]].names)),
         fingerprint=hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest(),
-        encoding={**AS_THEY_CAME, **metadata.get("encoding", {})},
+        encoding={**AS_THEY_CAME, **(metadata.get("encoding") or {})},
         nbytes=sum(s.size * f.take // f.examples_in_shard for f, s in zip(files, stats, strict=True)),
         records=ExampleRecords(stored, keys, split),
     )
@@ -136,7 +136,7 @@ def _open_tfrecord(
     directory: Place, local: pathlib.Path, info: Any, files: Sequence[Any], stats: list[Stat], check_crc: bool
 ) -> Stored:
     """The index covers whole splits, so that it is made once for all their slices."""
-    shards, indexes, parts = [], [], []
+    shards, indexes = [], []
     wanted = {f.filename for f in files}
     where: dict[str, tuple[int, int]] = {}  # file -> table, shard
     for name, whole in info.splits.items():
@@ -164,6 +164,9 @@ def _mirror(directory: Url) -> pathlib.Path:
     local = locate.private(locate.user_cache("data") / of_this)
     found = remote.files(directory)
     small = {n: s for n, s in found.items() if n.endswith(METADATA) and "/" not in n and s.size <= METADATA_LIMIT}
+    for stale in local.iterdir():
+        if stale.name.endswith(METADATA) and stale.name not in small:
+            stale.unlink()
     remote.fetch(directory, small, local)
     return local
 

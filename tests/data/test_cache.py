@@ -3,8 +3,9 @@ import multiprocessing
 
 import pytest
 
+from imagenet_jax import config, train
 from imagenet_jax.data import cache
-from imagenet_jax.data.cache import available_memory, cached
+from imagenet_jax.data.cache import CachedRecords, available_memory, cached
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
 
@@ -49,6 +50,13 @@ def test_a_copy_in_another_process_starts_empty(pets):
     expected = [kept.read(i) for i in range(20)]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(kept.read, range(20)) == expected
+
+
+def test_the_config_switches_it_on(tiny_config, tiny_data):
+    c = config.plain(tiny_config)
+    assert not any(isinstance(source.records, CachedRecords) for source in train.open_data(c, tiny_data))
+    c["data"]["cache"] = True
+    assert all(isinstance(source.records, CachedRecords) for source in train.open_data(c, tiny_data))
 
 
 MACHINE = {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8000 kB\n"}

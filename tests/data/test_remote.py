@@ -230,6 +230,8 @@ def test_metadata_that_change_are_read_anew(pets, bucket):
     path = bucket.folder / "data" / "pets" / "1.0.0" / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "encoding": {"quality": 90}}))
     assert open_source(bucket.url / "data", "pets", "train").encoding["quality"] == 90
+    path.unlink()
+    assert open_source(bucket.url / "data", "pets", "train").encoding["quality"] is None
 
 
 def test_tfrecords_are_read_in_place(pets, pets_tfrecord, bucket, capsys):
