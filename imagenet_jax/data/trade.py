@@ -66,13 +66,12 @@ def _decode(data: bytes) -> None:
 def _decode_crop(data: bytes, seed: int) -> None:
     try:
         header = headers.read(data)
-        if cut.possible(header):
-            whole = View(header.height, header.width, 224, 0, 0, header.height, header.width)
-            view = random_resized_crop(whole, Draws(seed))
-            data, _, _ = cut.cut(data, header, view.y, view.x, view.box_height, view.box_width)
-    except ValueError:  # no JPEG
-        pass
-    _decode(data)
+    except ValueError:  # no JPEG, or one with rubbish between its headers, which has no markers of ours
+        return _decode(data)
+    if cut.possible(header):
+        view = random_resized_crop(View(header.height, header.width, 224, 0, 0, header.height, header.width), Draws(seed))
+        data = cut.cut(data, header, view.y, view.x, view.box_height, view.box_width)[0]
+    return _decode(data)
 
 
 def _psnr(before: bytes, after: bytes, dataset: DataSet) -> float:

@@ -11,6 +11,7 @@ from imagenet_jax.data import trade
 from imagenet_jax.data.builders.folder import data_set
 from imagenet_jax.data.encoding import Encoding
 from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import judge
 from imagenet_jax.data.trade import SAMPLE, measure
 
@@ -92,3 +93,16 @@ def test_nothing_that_can_be_stored(tmp_path):
     entries = Entries()
     entries.add("gone.jpg", "cat", str(tmp_path / "gone.jpg"), 0, 10)
     assert traded(entries, Encoding(max_side=40, quality=50)) is None
+
+
+def test_what_decoders_take_and_we_do_not_parse_is_measured_all_the_same(tmp_path, make_image):
+    data = make_image()
+    odd = data[:20] + b"\0\0\0" + data[20:]  # libjpeg passes over bytes between two headers
+    entries = Entries()
+    for name, content in (("odd.jpg", odd), ("a.png", make_image("PNG"))):
+        (tmp_path / name).write_bytes(content)
+        entries.add(name, "cat", str(tmp_path / name), 0, len(content))
+    with pytest.raises(ValueError, match="no marker"):
+        headers.read(odd)
+    assert traded(entries, Encoding(max_side=1000, quality=90)).images == 2
+    assert trade._decode_crop(odd, 0) is None
