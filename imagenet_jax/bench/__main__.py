@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imagenet_jax import cli
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, unknown
 
 DESCRIPTION = """Measure the input pipeline.
 
@@ -67,7 +67,8 @@ def _input(flags: argparse.Namespace) -> int:
 
     engines, same = flags.engines or list(decode.ENGINES), config.default().data.decoder
     for name in engines:
-        decode.engine(name)
+        if name not in decode.ENGINES:
+            raise unknown("decoder", name, decode.ENGINES)
     visible = len(visible_cores())
     cores = flags.cores or sorted({visible, *(2**i for i in range(visible.bit_length()) if 2**i <= visible)})
     if max(cores) > visible:
@@ -106,16 +107,25 @@ def _feed(flags: argparse.Namespace) -> int:
         f"{flags.rate:,.0f} images/s wanted in batches of {flags.batch_size}, {flags.size} px, from {source.dataset} "
         f"({len(source):,} images), {flags.threads or loader.visible_cores()} threads, {engine.name} {engine.version}, antialiased"
     )
-    print("seconds    images/s    waited    resident memory")
+    print("      seconds  images/s   waited  resident memory")
 
-    def show(fed: Fed) -> None:
-        reached = fed.images / fed.seconds if fed.images else 0.0
-        print(f"{fed.seconds:7,.0f}{reached:12,.0f}{100 * fed.waited:8.1f} %{fed.resident / 2**20:13,.0f} MiB", flush=True)
+    def show(last: Fed, now: Fed) -> None:
+        seconds = now.seconds - last.seconds
+        print(
+            f"{last.seconds:6,.0f}-{now.seconds:6,.0f}{(now.images - last.images) / seconds:10,.0f}"
+            f"{100 * (now.waited - last.waited) / seconds:7.1f} %{now.resident / 2**20:13,.0f} MiB",
+            flush=True,
+        )
 
-    feed(
+    fed = feed(
         source, loader.Pixels(engine, flags.size, default.crop_ratio, default.antialias),
         rate=flags.rate, seconds=flags.seconds, batch_size=flags.batch_size, threads=flags.threads, show=show,
     )  # fmt: skip
+    first, last = fed[0], fed[-1]
+    print(
+        f"all: {last.images / last.seconds:,.0f} images/s, waited {100 * last.waited / last.seconds:.1f} % of the time, "
+        f"resident memory {first.resident / 2**20:,.0f} MiB at the start, {last.resident / 2**20:,.0f} MiB at the end"
+    )
     return cli.FINISHED
 
 

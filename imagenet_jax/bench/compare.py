@@ -85,8 +85,13 @@ def _choose(results: Sequence[dict[str, Any]], side: Side, same: str) -> dict[st
     if not measured:
         return f"{side.contestant}: {fitting[0]['status']}"
     if side.contestant == "ours" and side.antialias and not side.same_engine:
-        measured = [r for r in measured if r["quality"]["shrinking_n"] == 0 or r["quality"]["shrinking_median"] >= CLOSE]
+        measured = [r for r in measured if is_close(r)]
     return max(measured, key=lambda r: r["median"]) if measured else f"no engine of ours reaches {CLOSE:g} dB"
+
+
+def is_close(row: dict[str, Any]) -> bool:
+    """Whether a measured row is close to Pillow on crops that shrink, if there were any."""
+    return row["quality"]["shrinking_n"] == 0 or row["quality"]["shrinking_median"] >= CLOSE
 
 
 def _named(row: dict[str, Any]) -> str:

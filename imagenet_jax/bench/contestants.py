@@ -126,7 +126,7 @@ def _serve(pipe: multiprocessing.connection.Connection, module: str, task: Task,
         batches = contestant.batches(task)
         _turn(batches, 0.0)
         pipe.send((None, contestant.version()))
-    except ImportError as error:
+    except (ImportError, UserError) as error:  # UserError: an engine of ours without its package
         pipe.send((Absent, str(error)))
         return
     except Exception as error:  # of a library that we do not know: reported by name, and the others go on

@@ -18,12 +18,12 @@ REPORTS = 10  # over the time
 
 
 class Fed(NamedTuple):
-    """What the consumer saw so far."""
+    """What the consumer saw since the start."""
 
-    seconds: float
-    images: int
-    waited: float  # share of the time that it waited for a batch
-    resident: int  # bytes of memory of this process
+    seconds: float = 0.0
+    images: int = 0
+    waited: float = 0.0  # seconds that it waited for a batch
+    resident: int = 0  # bytes of memory of this process, now
 
 
 def feed(
@@ -34,12 +34,12 @@ def feed(
     seconds: float,
     batch_size: int,
     threads: int,
-    show: Callable[[Fed], None],
+    show: Callable[[Fed, Fed], None],
 ) -> list[Fed]:
     """Take batches from the training loader as a device does that needs batch_size / rate seconds for each.
 
-    It asks for a batch, computes (sleeps) for that long, and asks again: time lost in waiting is not made up for. `show` gets what
-    is returned as it comes: the state at the start, then at each tenth of `seconds`.
+    It asks for a batch, computes (sleeps) for that long, and asks again: time lost in waiting is not made up for. Returns the state
+    at the start and at each tenth of `seconds`; `show` gets each two in a row as they come.
     """
     batches = loader.train_batches(
         source, pixels, augment.chain(VIEW), seed=0, batch_size=batch_size, rows=loader.Rows(0, batch_size),
@@ -47,8 +47,7 @@ def feed(
     )  # fmt: skip
     for _ in range(WARM):
         next(batches)
-    found = [Fed(0.0, 0, 0.0, resident_bytes())]
-    show(found[0])
+    found = [Fed(resident=resident_bytes())]
     start, images, waited = time.perf_counter(), 0, 0.0
     while len(found) <= REPORTS:
         asked = time.perf_counter()
@@ -58,8 +57,8 @@ def feed(
         time.sleep(max(0.0, got + batch_size / rate - time.perf_counter()))
         elapsed = time.perf_counter() - start
         if elapsed >= seconds * len(found) / REPORTS:
-            found.append(Fed(elapsed, images, waited / elapsed, resident_bytes()))
-            show(found[-1])
+            found.append(Fed(elapsed, images, waited, resident_bytes()))
+            show(*found[-2:])
     batches.close()
     return found
 

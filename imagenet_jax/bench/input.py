@@ -22,7 +22,8 @@ from imagenet_jax.data import decode
 from imagenet_jax.data.records import Source
 from imagenet_jax.errors import UserError
 
-ORIGINAL, MARKED, SMALL = "original", "marked", "small"  # the files as they are, with restart markers, re-encoded smaller with them
+ORIGINAL, MARKED, SMALL = "original", "marked", "small"  # the flags' data sets
+FILES = {ORIGINAL: "files as they are", MARKED: "restart markers", SMALL: "small files"}  # for people
 NOTHING = "ours, nothing decoded"
 MEASURED = "measured"
 
@@ -44,7 +45,7 @@ PEERS: dict[str, Peer] = {
     "OpenCV": Peer("peers.opencv", False),
     "simplejpeg": Peer("peers.simplejpeg_opencv", False),
     "nvImageCodec": Peer("peers.nvimagecodec", False),
-    "FFCV": Peer("peers.ffcv_loader", False),
+    "FFCV": Peer("peers.ffcv_loader", True),
 }
 
 
@@ -60,8 +61,7 @@ class Row(NamedTuple):
     @property
     def label(self) -> str:
         """For people."""
-        parts = [f"ours, {self.engine}" if self.contestant == "ours" else self.contestant]
-        return ", ".join(parts + ([] if self.data == ORIGINAL else [self.data]))
+        return f"ours, {FILES[self.data]}, {self.engine}" if self.contestant == "ours" else self.contestant
 
     @property
     def pixels(self) -> bool:
@@ -110,6 +110,8 @@ def measure(data: dict[str, Data], rows: Sequence[Row], settings: Settings, log:
         running: dict[int, Contestant] = {}
         qualities: dict[tuple, Any] = {}  # the same on any number of cores
         for number, row in enumerate(tqdm(rows, "starting", disable=None, leave=False)):
+            if row.engine:
+                results[number]["engine_version"] = engine_version(row.engine)
             module = PEERS[row.contestant].module if row.contestant in PEERS else "ours"
             with _noting(results[number]):
                 running[number] = contestant = Contestant(module, _task(row, data[row.data], settings), log)
@@ -164,7 +166,7 @@ def about(data: dict[str, Data], settings: Settings, engines: Sequence[str]) -> 
         "machine": {"cpu": cpu_model(), "visible_cores": len(visible_cores()), "system": platform.platform()},
         "pinned": PINNED,
         "commit": runtime.git_commit(),
-        "versions": runtime.versions() | {f"engine {name}": decode.engine(name).version for name in engines},
+        "versions": runtime.versions() | {f"engine {name}": engine_version(name) for name in engines},
         "data": {
             name: {
                 "dataset": f"{d.stored.dataset}:{d.stored.version}",
@@ -189,6 +191,14 @@ def check_same(data: dict[str, Data]) -> None:
                 f"{d.stored.dataset} does not hold the same images as {first.stored.dataset} ({len(d.stored):,} and "
                 f"{len(first.stored):,}, or other labels): prepare both from the same files."
             )
+
+
+def engine_version(name: str) -> str:
+    """Of an engine of ours, "" where its package is not installed."""
+    try:
+        return decode.engine(name).version
+    except UserError:
+        return ""
 
 
 def cpu_model() -> str:

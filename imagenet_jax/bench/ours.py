@@ -47,7 +47,7 @@ def _views(task: Task, source: Source, engine: decode.Engine) -> Iterator[np.nda
         yield batch["image"]
 
 
-def draw_only(data: bytes, view_of: ViewOf, engine: decode.Engine, antialias: bool, out: np.ndarray) -> None:
+def draw_only(data: bytes, view_of: ViewOf, *how: Any) -> None:
     """What `decode.render` does, without decoding, resizing and writing."""
     view_of(*WITHOUT_PIXELS)
 
@@ -69,8 +69,8 @@ def square(task: Task) -> Square | None:
 def split(task: Task, seconds: float) -> dict[str, float]:
     """Where one decoding thread spends an image, in microseconds, reading from the files.
 
-    Keys: read, one for each step of the engine, render (all that `decode.render` does besides: cutting, mirroring, writing into the
-    batch), rest (drawing keys, handing over, waiting) and images, how many were counted.
+    Keys: read; the steps of the engine, crop and resize; render (all that `decode.render` does besides); rest (drawing keys,
+    handing over, waiting); and images, how many were counted.
     """
     spent: collections.defaultdict[str, float] = collections.defaultdict(float)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from imagenet_jax.bench.input import MEASURED
 
-STEPS = ("read", "decode", "resize", "render", "rest")  # first, in this order; other steps of an engine follow decode
+STEPS = ("read", "crop", "resize", "render", "rest")
 
 
 def text(report: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def _rates(rows: Sequence[dict[str, Any]]) -> str:
     lines: list[tuple[str, ...]] = [("cores", "row", "antialiased", "img/s median [min-max]", "PSNR all", "PSNR shrinking")]
     for row in rows:
         antialias = "-" if not row["pixels"] else "yes" if row["antialias"] else "no"
-        first = (str(row["cores"]), f"{row['label']} ({row.get('version', '-')})", antialias)
+        first = (str(row["cores"]), f"{row['label']} {_version(row)}", antialias)
         if row["status"] != MEASURED:
             lines.append((*first, _short(row["status"])))
             continue
@@ -35,24 +35,29 @@ def _rates(rows: Sequence[dict[str, Any]]) -> str:
     return columns(lines)
 
 
+def _version(row: dict[str, Any]) -> str:
+    return row["engine_version"] if row["contestant"] == "ours" else row.get("version", "")
+
+
 def _decibels(quality: dict[str, Any], prefix: str) -> str:
     median = quality.get(f"{prefix}median")
     return "-" if median is None else f"{median:.1f} {quality[f'{prefix}p5']:.1f}"
 
 
 def _split(found: Sequence[dict[str, Any]]) -> str:
-    present = dict.fromkeys(name for row in found for name in row.get("microseconds", {}) if name != "images")
-    steps = sorted(present, key=lambda name: STEPS.index(name) if name in STEPS else 1.5)
-    lines: list[tuple[str, ...]] = [("one core, us an image", "antialiased", *steps, "all")]
+    lines: list[tuple[str, ...]] = [("one core, us an image", "antialiased", *STEPS, "all")]
     for row in found:
         first = (row["label"], "yes" if row["antialias"] else "no")
         spent = row.get("microseconds")
         if spent is None:
             lines.append((*first, _short(row["status"])))
             continue
-        values = [spent.get(step, 0.0) for step in steps]
+        values = [spent.get(step, 0.0) for step in STEPS]
         lines.append((*first, *(f"{value:,.0f}" for value in (*values, sum(values)))))
-    note = "read: record from the file; render: cutting, mirroring, writing into the batch; rest: keys, handing over, waiting."
+    note = (
+        "read: the record from its file; crop: decoding what the view needs; render: header, view, colours, mirroring, writing "
+        "into the batch; rest: keys, handing over, waiting."
+    )
     return f"{columns(lines)}\n{note}"
 
 

@@ -32,7 +32,7 @@ def test_the_fastest_engine_and_way_stands_for_us():
     assert found["restart markers, not antialiased / tf.data"]["ratio"] == 150 / 80
     best = found["antialiased / Pillow processes"]
     assert best["ratio"] == 150 / 80
-    assert best["ours"] == "ours, opencv, marked, antialiased"
+    assert best["ours"] == "ours, restart markers, opencv, antialiased"
     assert found["two cores / one core"]["ratio"] == 2
 
 
@@ -42,7 +42,7 @@ def test_an_antialiased_row_must_be_close_to_pillow():
         if row["engine"] == "opencv" and row["quality"]:
             row["quality"]["shrinking_median"] = 42.9
     found = by_name(results)
-    assert found["antialiased / Pillow processes"]["ours"] == "ours, pillow, marked, antialiased"
+    assert found["antialiased / Pillow processes"]["ours"] == "ours, restart markers, pillow, antialiased"
     assert found["same decode function / grain"]["ratio"] == 1  # both sides decode alike: nothing is claimed of the quality
     for row in results:
         if row["quality"]:

@@ -1,5 +1,6 @@
 """A consumer at a rate: what it waits for, on a clock of ours, and once for real."""
 
+import itertools
 import re
 
 import numpy as np
@@ -33,13 +34,13 @@ def test_waiting_is_the_share_of_time_without_a_batch(monkeypatch, makes, waited
 
     monkeypatch.setattr(feeding.loader, "train_batches", batches)
     shown = []
-    found = feeding.feed(None, None, rate=50.0, seconds=100.0, batch_size=10, threads=1, show=shown.append)  # type: ignore[arg-type]
-    assert shown == found
+    found = feeding.feed(None, None, rate=50.0, seconds=100.0, batch_size=10, threads=1, show=lambda *two: shown.append(two))
+    assert shown == list(itertools.pairwise(found))
     assert len(found) == 11
     assert found[0].images == 0
     last = found[-1]
     assert last.seconds >= 100
-    assert last.waited == pytest.approx(waited)
+    assert last.waited / last.seconds == pytest.approx(waited)
     assert last.images / last.seconds == pytest.approx(reached)
 
 
@@ -55,6 +56,9 @@ def test_feed_from_the_command_line(jpegs, capsys):
     assert command.main(["feed", f"--data_dir={jpegs}", "--dataset=jpegs", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "100 images/s wanted in batches of 4, 16 px, from jpegs (24 images), 1 threads, opencv" in lines[0]
-    rows = [re.fullmatch(r" +\d+ +(\d+) +([\d.]+) % +([\d,]+) MiB", line) for line in lines[2:]]
-    assert len(rows) == 11
+    rows = [re.fullmatch(r" +\d+- +\d+ +(\d+) +([\d.]+) % +([\d,]+) MiB", line) for line in lines[2:-1]]
+    assert len(rows) == 10
     assert all(rows)
+    assert re.fullmatch(
+        r"all: \d+ images/s, waited [\d.]+ % of the time, resident memory \d+ MiB at .*, \d+ MiB at the end", lines[-1]
+    )
