@@ -6,8 +6,9 @@ Order and labels are sorted names, so the same files are the same data set every
 import concurrent.futures
 import hashlib
 import os
-import pathlib
 import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,11 +44,12 @@ def open_folder(path: str, split: str) -> Source:
     classes = _classes(root / "train") if "train" in splits else own
     if strange := sorted(set(own) - set(classes)):
         raise UserError(f"{folder} has class folders that {root / 'train'} lacks: {_few(strange)}.")
-    names, ends, labels, sizes = _listing(folder, own, classes)
-    records = FolderRecords(folder, names, ends, labels)
+    listing, labels = _listing(folder, own, classes)
+    records = FolderRecords(folder, listing.names, np.cumsum(listing.lengths, dtype=np.int64), labels)
     digest = hashlib.sha256("\0".join(map(_text, classes)).encode())
-    for part in (names, ends.tobytes(), labels.tobytes(), sizes.tobytes()):
-        digest.update(part)
+    digest.update(listing.names)
+    for numbers in (listing.lengths, labels, listing.sizes):
+        digest.update(numbers.data)
     for i in order.permute(np.arange(min(SAMPLE, len(records))), len(records), 0):
         digest.update(hashlib.sha256(records[int(i)].image).digest())
     return Source(
@@ -57,7 +59,7 @@ def open_folder(path: str, split: str) -> Source:
         classes=tuple(readable([_text(name) for name in classes])),
         fingerprint=digest.hexdigest(),
         encoding=AS_THEY_CAME,
-        nbytes=int(sizes.sum()),
+        nbytes=int(listing.sizes.sum()),
         records=records,
     )
 
@@ -81,47 +83,59 @@ class FolderRecords:
         return Record(image, int(self._labels[index]), name.decode("utf-8", "replace"))
 
 
-def _listing(folder: Place, own: list[str], classes: list[str]) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray]:
-    """Names CLASS/IMAGE joined, where each ends (int64), its label (int32) and its size (int64)."""
+class Listing(NamedTuple):
+    """Files of one class or of all, sorted, without an object for each."""
+
+    names: bytes  # CLASS/IMAGE, joined
+    lengths: np.ndarray  # int32, of each name
+    sizes: np.ndarray  # int64, bytes of each file
+
+
+def _listing(folder: Place, own: list[str], classes: list[str]) -> tuple[Listing, np.ndarray]:
+    """All files, and the label of each (int32)."""
     if isinstance(folder, Url):
         found = _remote_files(folder, own)
     else:
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-            found = dict(zip(own, pool.map(lambda name: _local_files(folder, name), own), strict=True))
-    if empty := [name for name in own if not found[name]]:
+            found = list(pool.map(lambda name: _compact(_local_files(os.path.join(folder, name), f"{name}/")), own))
+    if empty := [name for name, files in zip(own, found, strict=True) if not len(files.sizes)]:
         raise UserError(f"{folder} has class folders without a file: {_few(empty)}. Put images into them, or remove them.")
+    names, lengths, sizes = zip(*found, strict=True)
     label = {name: i for i, name in enumerate(classes)}
-    files = [(name, size, label[kind]) for kind in own for name, size in found.pop(kind)]
-    ends = np.cumsum([len(name) for name, _, _ in files], dtype=np.int64)
-    labels, sizes = (np.fromiter((f[i] for f in files), kind, len(files)) for i, kind in ((2, np.int32), (1, np.int64)))
-    return b"".join(name for name, _, _ in files), ends, labels, sizes
+    labels = np.repeat(np.array([label[name] for name in own], np.int32), list(map(len, sizes)))
+    return Listing(b"".join(names), np.concatenate(lengths), np.concatenate(sizes)), labels
 
 
-def _local_files(folder: pathlib.Path, kind: str) -> list[tuple[bytes, int]]:
-    """(name, size) of each file of a class, sorted."""
-    found = []
+def _compact(files: Iterable[tuple[bytes, int]]) -> Listing:
+    pairs = sorted(files)
+    lengths, sizes = [len(name) for name, _ in pairs], [size for _, size in pairs]
+    return Listing(b"".join(name for name, _ in pairs), np.array(lengths, np.int32), np.array(sizes, np.int64))
 
-    def fail(error: OSError) -> None:  # os.walk passes over what it cannot read
+
+def _local_files(folder: str, prefix: str) -> Iterator[tuple[bytes, int]]:
+    """(prefix + name, size) of each file below a class folder."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _ignored(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _local_files(entry.path, f"{prefix}{entry.name}/")
+                elif entry.is_file():  # follows links: these are the user's own
+                    yield os.fsencode(prefix + entry.name), entry.stat().st_size
+                else:
+                    raise UserError(f"{entry.path} is no file: a broken link, a link to a folder, or a device. Remove it.")
+    except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
-    for inside, inner, files in os.walk(folder / kind, onerror=fail):
-        inner[:] = [name for name in inner if not _ignored(name)]
-        for name in files:
-            if not _ignored(name):
-                path = os.path.join(inside, name)
-                if not os.path.isfile(path):  # follows links: these are the user's own
-                    raise UserError(f"{path} is a broken link or no regular file. Remove it.")
-                found.append((os.fsencode(os.path.relpath(path, folder)), os.path.getsize(path)))
-    return sorted(found)
 
-
-def _remote_files(folder: Url, own: list[str]) -> dict[str, list[tuple[bytes, int]]]:
+def _remote_files(folder: Url, own: list[str]) -> list[Listing]:
     found: dict[str, list[tuple[bytes, int]]] = {name: [] for name in own}
     for name, stat in remote.files(folder).items():
         parts = name.split("/")
         if not any(_ignored(part) for part in parts):
             found[parts[0]].append((name.encode(), stat.size))
-    return {kind: sorted(files) for kind, files in found.items()}
+    return [_compact(found[name]) for name in own]
 
 
 def _classes(folder: Place) -> list[str]:

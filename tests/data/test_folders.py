@@ -108,14 +108,20 @@ def test_the_fingerprint_goes_with_the_files_not_the_place(tree, tmp_path):
         (lambda tree: (tree / "train" / "tit").mkdir(), "train", "class folders without a file: tit"),
         (lambda tree: (tree / "test").mkdir(), "test", "has no class folders"),
         (lambda tree: (tree / "val" / "owl").rename(tree / "val" / "ouzel"), "val", "class folders that .*train lacks: ouzel"),
-        (lambda tree: (tree / "train" / "owl" / "9.jpg").symlink_to("gone"), "train", "9.jpg is a broken link"),
-        (lambda tree: os.mkfifo(tree / "train" / "owl" / "9.jpg"), "train", "9.jpg is a broken link or no regular file"),
+        (lambda tree: (tree / "train" / "owl" / "9.jpg").symlink_to("gone"), "train", "9.jpg is no file: a broken link"),
+        (lambda tree: (tree / "train" / "owl" / "9").symlink_to(tree / "val"), "train", "owl/9 is no file: .*a link to a folder"),
+        (lambda tree: os.mkfifo(tree / "train" / "owl" / "9.jpg"), "train", "9.jpg is no file: .*a device"),
     ],
 )
 def test_what_is_wrong_with_a_folder(tree, change, split, words):
     change(tree)
     with pytest.raises(UserError, match=words):
         open_source(NOWHERE, str(tree), split)
+
+
+def test_a_class_folder_may_be_a_link(tree):
+    (tree / "train" / "tit").symlink_to(tree / "train" / "auk")
+    assert [r.name for r in contents(open_source(NOWHERE, str(tree), "train"))][-2:] == ["tit/1.png", "tit/deep/er/1.png"]
 
 
 def test_links_and_names_that_are_no_utf8(tree):
