@@ -71,14 +71,20 @@ class Draws:
         return _spread(state, state >> np.uint64(30)).astype("<u8").view(np.uint8)[:count]  # `_mix`, of all at once
 
 
-def examples(start: int, count: int, size: int, seed: int, repeats: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def examples(
+    start: int, count: int, size: int, seed: int, repeats: int = 1, batch_size: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Epochs, example ids and view numbers, all int64 (count,), at positions start .. start + count - 1 of `size` examples.
 
     With `repeats`, each image of an epoch stands there that often in a row, as views 0 .. repeats - 1, and the epoch, whose length
     stays `size`, shows only the first size / repeats images of its order (repeated augmentation, Hoffer et al. 2020; DeiT's
-    RASampler).
+    RASampler). Where positions are rows of batches of `batch_size`, these views are dealt out over the batch, batch_size // repeats
+    rows apart: side by side they would share a device, and BN statistics of few images (RASampler gives each to another process).
     """
-    positions = np.arange(start, start + count, dtype=np.int64)
+    batches, rows = np.divmod(np.arange(start, start + count, dtype=np.int64), batch_size)
+    apart = max(1, batch_size // repeats)
+    dealt = np.where(rows < apart * repeats, rows % apart * repeats + rows // apart, rows)
+    positions = batches * batch_size + dealt
     epochs, within = np.divmod(positions, size)
     places, views = np.divmod(within, repeats)
     ids = np.empty_like(positions)

@@ -80,6 +80,23 @@ def test_with_repeats_an_epoch_of_the_same_length_shows_fewer_images_in_distinct
     assert {*views.tolist()} == set(range(min(size, repeats)))
 
 
+@pytest.mark.parametrize(("size", "repeats", "batch"), [(24, 3, 12), (25, 3, 12), (40, 4, 10), (7, 2, 2), (9, 4, 3), (30, 1, 6)])
+def test_views_of_one_image_are_dealt_out_over_the_batch(size, repeats, batch):
+    row = np.array(order.examples(0, 4 * batch, size, 5, repeats))
+    dealt = np.array(order.examples(0, 4 * batch, size, 5, repeats, batch))
+    apart = batch // repeats
+    for step in range(4):
+        before, after = row[:, step * batch : (step + 1) * batch], dealt[:, step * batch : (step + 1) * batch]
+        assert sorted(before.T.tolist()) == sorted(after.T.tolist())  # every batch holds what it held
+        if size % batch == 0 and batch % repeats == 0:
+            for view in range(1, repeats):
+                np.testing.assert_array_equal(after[1, :apart], after[1, view * apart : (view + 1) * apart])
+                assert {*after[2, view * apart : (view + 1) * apart].tolist()} == {view}
+        np.testing.assert_array_equal(after[:, 1:], order.examples(step * batch + 1, batch - 1, size, 5, repeats, batch))
+    if repeats == 1 or batch < repeats:
+        np.testing.assert_array_equal(row, dealt)
+
+
 def test_seeds_and_epochs_are_hashed_not_added():
     orders = {(seed, epoch): tuple(order.examples(epoch * 50, 50, 50, seed)[1].tolist()) for seed in range(8) for epoch in range(8)}
     assert len(set(orders.values())) == 64
