@@ -31,7 +31,13 @@ def open_folder(path: str, split: str) -> Source:
     A folder without a train split is numbered by the class folders of `split` itself. Raises UserError for a path or split that
     is not there, files beside the class folders, a class folder without files or one that the train split lacks.
     """
-    root = locate.place(path).absolute()
+    try:
+        return _open(locate.place(path).absolute(), split)
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
+
+
+def _open(root: Place, split: str) -> Source:
     if not root.is_dir():
         raise UserError(f"{root} is no folder. A plain data set is PATH/SPLIT/CLASS/IMAGE, such as {root}/train/cat/1.jpg.")
     splits = [name for name, is_folder in _entries(root).items() if is_folder]
@@ -114,19 +120,16 @@ def _compact(files: Iterable[tuple[bytes, int]]) -> Listing:
 
 def _local_files(folder: str, prefix: str) -> Iterator[tuple[bytes, int]]:
     """(prefix + name, size) of each file below a class folder."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _ignored(entry.name):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _local_files(entry.path, f"{prefix}{entry.name}/")
-                elif entry.is_file():  # follows links: these are the user's own
-                    yield os.fsencode(prefix + entry.name), entry.stat().st_size
-                else:
-                    raise UserError(f"{entry.path} is no file: a broken link, a link to a folder, or a device. Remove it.")
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from None
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _ignored(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _local_files(entry.path, f"{prefix}{entry.name}/")
+            elif entry.is_file():  # follows links: these are the user's own
+                yield os.fsencode(prefix + entry.name), entry.stat().st_size
+            else:
+                raise UserError(f"{entry.path} is no file: a broken link, a link to a folder, or a device. Remove it.")
 
 
 def _remote_files(folder: Url, own: list[str]) -> list[Listing]:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from imagenet_jax.data import folders
 from imagenet_jax.data.records import AS_THEY_CAME
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import RunError, UserError
@@ -117,6 +118,22 @@ def test_what_is_wrong_with_a_folder(tree, change, split, words):
     change(tree)
     with pytest.raises(UserError, match=words):
         open_source(NOWHERE, str(tree), split)
+
+
+@pytest.mark.parametrize("name", ["train", "train/owl", "train/auk/deep", "train/owl/2.jpg"])
+def test_what_may_not_be_read_is_named(tree, name, monkeypatch):
+    def refusing(function):
+        def refused(path, *args, **kwargs):
+            if os.fsdecode(path) == str(tree / name):
+                raise PermissionError(13, "Permission denied", os.fsdecode(path))
+            return function(path, *args, **kwargs)
+
+        return refused
+
+    monkeypatch.setattr(folders.os, "scandir", refusing(os.scandir))
+    monkeypatch.setattr("builtins.open", refusing(open))
+    with pytest.raises(UserError, match=f"{tree / name} cannot be read: Permission denied"):
+        open_source(NOWHERE, str(tree), "train")
 
 
 def test_a_class_folder_may_be_a_link(tree):
