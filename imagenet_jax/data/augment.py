@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagenet_jax.data.order import Draws
+from imagenet_jax.data.policies import check
 from imagenet_jax.data.transforms import TRANSFORMS
 from imagenet_jax.errors import UserError, unknown
 
@@ -134,6 +135,8 @@ def _check(name: str, settings: dict[str, Any], allowed: dict[str, Any]) -> None
             raise unknown(f"setting of augmentation {name!r}", key, allowed)
         if not _alike(value, allowed[key]):
             raise UserError(f"augment: {name} has {key}={value!r}; wanted something like the default, {allowed[key]!r}.")
+        if key == "probability":
+            check(f"{name}: probability", value, 0, 1)
 
 
 def _alike(value: Any, default: Any) -> bool:

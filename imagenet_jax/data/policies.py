@@ -145,7 +145,6 @@ def rand_augment_timm(
     normal around `magnitude` and cut to 0 .. 10. (timm draws bilinear or bicubic at random unless told; DeiT says bicubic.)
     """
     check("rand_augment_timm: magnitude", magnitude, 0, 10)
-    check("rand_augment_timm: probability", probability, 0, 1)
     warp, space = ops.Warp(interpolation, fill), increasing(len(image))
     for _ in range(num_ops):
         name = _choose(space, draws)

@@ -1,5 +1,6 @@
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -216,6 +217,8 @@ def test_chain_changes_pixels_after_the_view_with_the_same_stream_of_draws():
         ([("flip",)], ["('flip',)", "{settings}"]),
         ([("flip", None)], ["('flip', None)"]),
         ([(["flip"], {})], ["['flip']"]),
+        ([("flip", {"probability": 2.0})], ["flip", "probability=2.0", "0 .. 1"]),
+        ([("greyscale", {"probability": -0.1})], ["greyscale", "probability=-0.1", "0 .. 1"]),
         ([("pad_crop", {"padding": "4"})], ["pad_crop", "padding='4'", "4"]),
         ([("pad_crop", {"padding": 4.5})], ["pad_crop", "padding=4.5"]),
         ([("random_resized_crop", {"area": 0.5})], ["area=0.5", "(0.08, 1.0)"]),
@@ -227,6 +230,14 @@ def test_chain_refuses_what_it_cannot_do(augment, words):
         chain(augment)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_chain_can_be_sent_to_another_process():
+    ours = chain([*RECIPE, ("trivial_augment", {"interpolation": "nearest"}), ("random_erasing", {})])
+    theirs, image = pickle.loads(pickle.dumps(ours)), np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for i in range(20):
+        assert ours.view(whole(375, 500), Draws(i)) == theirs.view(whole(375, 500), Draws(i))
+        np.testing.assert_array_equal(ours.pixels(image.copy(), Draws(i)), theirs.pixels(image.copy(), Draws(i)))
 
 
 def test_views_of_one_example_depend_on_seed_epoch_and_id_alone():
