@@ -100,7 +100,7 @@ def shares(n, **settings):
     return np.asarray(targets)[:, 0, 0], np.asarray(mixed)[:, 0, :, :, 0]
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.8, 1.0, 2.0])
+@pytest.mark.parametrize("alpha", [0.2, 2.0])
 def test_mixups_share_is_beta_distributed(alpha):
     n = 20_000
     ours, theirs = np.sort(shares(n, mixup_alpha=alpha)[0]), np.sort(np.random.default_rng(0).beta(alpha, alpha, n))
@@ -114,8 +114,7 @@ def test_one_of_both_with_the_switchs_probability_and_neither_else():
     share, mixed = shares(n, mixup_alpha=1.0, cutmix_alpha=1.0, probability=0.8, switch=0.3)
     untouched = share == 1
     blended = (np.ptp(mixed, axis=(1, 2)) == 0) & (share < 1)
-    whole = np.abs(share - 1 + mixed.mean((1, 2))) < 1e-6
-    assert whole.all()
+    np.testing.assert_allclose(mixed.mean((1, 2)), 1 - share, atol=1e-6)  # the black image's share of white
     # A box of less than two pixels, or one all outside, is none: 1 - share < (2 / 8)^2 for 1 in 16 of CutMix.
     assert abs(np.mean(blended) - 0.8 * 0.7) < 5 * np.sqrt(0.25 / n)
     assert 0.2 - 0.03 < np.mean(untouched) < 0.2 + 0.8 * 0.3 / 16 + 0.03
@@ -128,7 +127,7 @@ def test_probability_zero_changes_nothing(batch):
         np.testing.assert_array_equal(targets, batch[1])
 
 
-@pytest.mark.parametrize("settings", [{"mixup_alpha": 0.2}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}])
+@pytest.mark.parametrize("settings", [{"mixup_alpha": 0.8}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}])
 def test_targets_stay_distributions(batch, settings):
     for seed in range(20):
         images, targets = run(batch, seed, **settings)
