@@ -21,8 +21,10 @@ from imagenet_jax.errors import UserError, unknown
 # What a rerun may change without changing any result; every other difference from the frozen config is refused.
 FREE_ON_RESUME = (
     "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints",
-    "data.threads", "data.prefetch", "data.cache", "data.check_crc",
+    "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
+
+BROKEN = ("fail", "substitute")  # values of data.broken
 
 # A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
 Config = Any
@@ -50,10 +52,13 @@ def default() -> Config:
     c.mean = (0.485, 0.456, 0.406)  # per channel, of images in 0..1
     c.std = (0.229, 0.224, 0.225)
     c.data = config_dict.ConfigDict()
-    c.data.decoder = "opencv"  # engines differ in pixels: name and version are frozen with the run
-    c.data.threads = 0  # decoding threads a process; 0: one a visible core
+    c.data.decoder = "opencv"  # or numba (faster, needs the extra [fast]), pillow; they differ in pixels: frozen with the run
+    c.data.threads = 0  # decoding threads a process; 0: one a visible core, shared out among data.processes
+    c.data.processes = 0  # worker processes that decode; 0: none but this one, which 20,000 images/s do not outgrow
     c.data.prefetch = 4  # host batches decoded ahead
     c.data.cache = False  # keep the encoded images of both splits in memory once they were read; refused where they do not fit
+    c.data.broken = "fail"  # training images that do not decode end the run; substitute: the next id stands in, and it is counted
+    c.data.max_pixels = 64_000_000  # an image whose header says more is broken
     c.data.check_crc = False  # check the CRC32C of each TFRecord as it is read, about 0.4 ms for one of 110 KB
 
     # Model: a name from `python -m imagenet_jax.models`.
@@ -204,6 +209,10 @@ def validate(c: Config, *, devices: int) -> None:
     for key in ("mix_probability", "mix_switch"):
         if not 0 <= c[key] <= 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1].")
+    if c.data.broken not in BROKEN:
+        raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
+    if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:
+        raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
     for pattern in c.no_weight_decay:
         try:
             re.compile(pattern)

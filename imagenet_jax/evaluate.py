@@ -55,11 +55,10 @@ class Evaluator:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         batch_size: int,
-        threads: int = 0,
-        prefetch: int = 4,
+        hosting: dict[str, int] | None = None,
     ):
         self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
-        self._threads, self._prefetch = threads, prefetch
+        self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
         step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes))
         self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
@@ -80,8 +79,7 @@ class Evaluator:
             self.pixels,
             batch_size=self.batch_size,
             rows=rows,
-            threads=self._threads,
-            prefetch=self._prefetch,
+            **self._hosting,
         )
         total = -(-len(self.source) // self.batch_size)
         bar = tqdm(total=total, desc="evaluate", unit="batch", leave=False, disable=not (progress and sys.stderr.isatty()))
@@ -143,8 +141,10 @@ class Evaluator:
 
     def _view(self, data: bytes, antialias: bool, out: np.ndarray) -> None:
         """The evaluation view of one encoded image, at the size of `out`."""
-        ratio = self.pixels.crop_ratio
-        decode.render(data, lambda h, w: central(h, w, len(out), ratio), self.pixels.engine, antialias, out)
+        pixels = self.pixels
+        decode.render(
+            data, lambda h, w: central(h, w, len(out), pixels.crop_ratio), pixels.engine, antialias, out, pixels.max_pixels
+        )  # fmt: skip
 
     def _top(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
         best = np.argsort(-probabilities, kind="stable")[:5]
@@ -170,6 +170,7 @@ def write(
         "fingerprint": source.fingerprint,
         "step": step,
         "images": len(source),
+        "encoding": source.encoding,
         "preprocessing": run["preprocessing"],
         "decoder": run["preprocessing"]["decoder"],
         "versions": runtime.versions(),

@@ -23,7 +23,7 @@ class Journal:
 
     def __init__(self, workdir: pathlib.Path, step: int):
         self._path = workdir / "metrics.jsonl"
-        kept = [r for r in read(self._path) if r["step"] < step or (r["step"] == step and r["kind"] == "train")]
+        kept = [r for r in read(self._path) if r["step"] < step or (r["step"] == step and r["kind"] != "eval")]
         draft = self._path.with_suffix(".tmp")
         draft.write_text("".join(json.dumps(r) + "\n" for r in kept))
         os.replace(draft, self._path)

@@ -45,7 +45,8 @@ def recorded_pixels(record: dict[str, Any]) -> Pixels:
             f"The run decodes images with {wanted['name']} {wanted['version']}, here is {engine.version}: their pixels differ. "
             f"Install that version, or start a new run."
         )
-    return Pixels(engine, shown["image_size"], shown["crop_ratio"], shown["antialias"])
+    limit = record["config"]["data"]["max_pixels"]
+    return Pixels(engine, shown["image_size"], shown["crop_ratio"], shown["antialias"], limit)
 
 
 def describe(
@@ -71,6 +72,7 @@ def describe(
             "eval_split": eval_data.split,
             "eval_images": len(eval_data),
             "fingerprint": {"train": train_data.fingerprint, "eval": eval_data.fingerprint},
+            "encoding": train_data.encoding,
             "classes": list(train_data.classes),
         },
         "preprocessing": {

@@ -5,7 +5,7 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -44,7 +44,9 @@ def train(
     train_data, eval_data = open_data(c, data_dir)
     plan = Plan(c, len(train_data))
     augmentation = augment.chain(c["augment"])
-    pixels = loader.Pixels(decode.engine(c["data"]["decoder"]), c["image_size"], c["crop_ratio"], c["antialias"])
+    engine = decode.engine(c["data"]["decoder"])
+    pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
+    hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
     # ---- model, optimizer, learning rate
     model = build.model(c, len(train_data.classes))
@@ -71,7 +73,7 @@ def train(
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        threads=c["data"]["threads"], prefetch=c["data"]["prefetch"], **view,
+        hosting=hosting, **view,
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -94,11 +96,12 @@ def train(
         host = loader.train_batches(
             train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
             rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
-            repeats=c["repeats"], threads=c["data"]["threads"], prefetch=c["data"]["prefetch"],
+            repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
         )  # fmt: skip
         keep = ("image", "label")
-        batches = loop.ahead(host, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
         with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:
+            watched = log_substitutes(journal, console, train_data, host, start)
+            batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
             evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, signals)
             hooks = loop.Hooks(
                 log=functools.partial(log_window, journal, console, plan),
@@ -143,7 +146,7 @@ def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
     crc = c["data"]["check_crc"]
     splits = (c["train_split"], c["eval_split"])
     opened = tuple(sources.open_source(data_dir, c["dataset"], split, check_crc=crc) for split in splits)
-    return cached(*opened) if c["data"]["cache"] else opened
+    return cached(*opened, processes=max(1, c["data"]["processes"])) if c["data"]["cache"] else opened
 
 
 def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
@@ -174,6 +177,20 @@ def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window:
             "time": time.time(),
         }
     )
+
+
+def log_substitutes(
+    journal: logs.Journal, console: logs.Console, source: sources.Source, batches: Iterator[loader.Batch], start: int
+) -> Iterator[loader.Batch]:
+    """Pass the batches on; record, for each step that has some, which examples stand in the place of those that do not decode."""
+    for step, batch in enumerate(batches, start):
+        replaced = batch["instead_of"] >= 0
+        if replaced.any():
+            due, used = batch["instead_of"][replaced].tolist(), batch["id"][replaced].tolist()
+            pairs = ", ".join(f"{a} by {b}" for a, b in zip(due, used, strict=True))
+            console.say(f"step {step + 1}: of {source.dataset} {source.split}, examples that do not decode were replaced: {pairs}")
+            journal.write({"kind": "substitutes", "step": step + 1, "due": due, "used": used, "time": time.time()})
+        yield batch
 
 
 def log_evaluation(

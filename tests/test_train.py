@@ -283,8 +283,10 @@ def test_a_reader_that_goes_away_does_not_end_the_run(whole_run, tiny_data, tmp_
 
 
 def test_a_killed_preparation_of_the_digits_is_made_again(tmp_path):
-    (tmp_path / "digits" / "incomplete.4711_1.0.0").mkdir(parents=True)
-    train_data, eval_data = train.open_data({"dataset": "digits", "train_split": "train", "eval_split": "validation"}, tmp_path)
+    (tmp_path / "digits" / ".partial-1.0.0" / "data").mkdir(parents=True)
+    c = config.default()
+    c.dataset = "digits"
+    train_data, eval_data = train.open_data(config.plain(c), tmp_path)
     assert len(train_data) + len(eval_data) == 1797
 
 

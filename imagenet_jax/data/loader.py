@@ -1,23 +1,28 @@
 """Batches of uint8 images from a source, decoded by threads, always the same for the same (seed, step).
 
 The threads fill slots of preallocated arrays and share nothing else, so neither their number nor their timing can change a
-pixel. A process decodes only its own rows of the global batch.
+pixel; nor can the number of worker processes, each of which runs the same threads over its share of every batch (workers.py). A
+process of a distributed run decodes only its own rows of the global batch.
 """
 
 import collections
+import dataclasses
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from imagenet_jax.data import decode, order
 from imagenet_jax.data.augment import Chain, View, central
-from imagenet_jax.data.sources import Source
+from imagenet_jax.data.records import Source
 from imagenet_jax.errors import RunError
 
 IMAGES_A_TASK = 4  # hand-over to a thread costs about as much as 5 % of one decode; more an image would starve small batches
+SUBSTITUTES = 16  # examples tried in the place of one that does not decode
+
+Batch = dict[str, np.ndarray]  # image uint8 (n, size, size, 3), label int32 (n,), mask bool (n,), id and instead_of int64 (n,)
 
 
 class Rows(NamedTuple):
@@ -34,6 +39,7 @@ class Pixels(NamedTuple):
     image_size: int
     crop_ratio: float
     antialias: bool
+    max_pixels: int = decode.MAX_PIXELS
 
 
 class Wanted(NamedTuple):
@@ -44,7 +50,64 @@ class Wanted(NamedTuple):
     finish: Callable[[np.ndarray], None] | None = None
 
 
-Batch = dict[str, np.ndarray]  # image uint8 (n, size, size, 3), label int32 (n,), mask bool (n,), id int64 (n,)
+class Views(Protocol):
+    """What the batches show; can be pickled for another process. `steps` is what there is."""
+
+    @property
+    def steps(self) -> range: ...
+    @property
+    def broken(self) -> Literal["fail", "substitute"]: ...
+
+    def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
+        """The rows of the batch of `step` out of a data set of `size` examples; fewer than rows.count where it ends."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainViews:
+    """Augmented views in the order of the run."""
+
+    augment: Chain
+    seed: int
+    batch_size: int
+    steps: range
+    repeats: int = 1
+    broken: Literal["fail", "substitute"] = "fail"
+
+    def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
+        epochs, ids, numbers = order.examples(
+            step * self.batch_size + rows.first, rows.count, size, self.seed, self.repeats, self.batch_size
+        )
+        keys = order.hash64_each(self.seed, epochs, ids, numbers)
+        return [self._one(example, key, pixels) for example, key in zip(ids.tolist(), keys.tolist(), strict=True)]
+
+    def _one(self, example: int, key: int, pixels: Pixels) -> Wanted:
+        draws = order.Draws.at(key)
+
+        def view_of(height: int, width: int) -> View:
+            # An augmentation list that chooses no box of its own starts from the whole central square of the image.
+            return self.augment.view(central(height, width, pixels.image_size, 1.0), draws)
+
+        def finish(square: np.ndarray) -> None:
+            square[...] = self.augment.pixels(square, draws)
+
+        return Wanted(example, view_of, finish if self.augment.has_pixels else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalViews:
+    """The central view of every example once, in stored order."""
+
+    batch_size: int
+    steps: range
+    broken: Literal["fail"] = "fail"  # never "substitute": every image is counted once
+
+    def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
+        def view_of(height: int, width: int) -> View:
+            return central(height, width, pixels.image_size, pixels.crop_ratio)
+
+        first = step * self.batch_size + rows.first
+        return [Wanted(i, view_of) for i in range(first, min(first + rows.count, size))]
 
 
 def train_batches(
@@ -58,89 +121,81 @@ def train_batches(
     start: int,
     stop: int,
     repeats: int = 1,
+    broken: Literal["fail", "substitute"] = "fail",
     threads: int = 0,
+    processes: int = 0,
     prefetch: int = 4,
 ) -> Generator[Batch]:
     """This process's share of the global batches of steps start .. stop - 1, in order.
 
-    Raises RunError, naming the example, for one that does not decode.
+    An example that does not decode raises RunError, naming it, or gives way to the one with the next id (`broken` = "substitute"),
+    always the same one; `instead_of` then holds the id that was due, and -1 everywhere else.
     """
-
-    def wanted(step: int) -> list[Wanted]:
-        places = order.examples(step * batch_size + rows.first, rows.count, len(source), seed, repeats)
-        return [one(*map(int, place)) for place in zip(*places, strict=True)]
-
-    def one(epoch: int, example: int, number: int) -> Wanted:
-        draws = order.Draws(seed, epoch, example, number)
-
-        def view_of(height: int, width: int) -> View:
-            # An augmentation list that chooses no box of its own starts from the whole central square of the image.
-            return augment.view(central(height, width, pixels.image_size, 1.0), draws)
-
-        def finish(square: np.ndarray) -> None:
-            square[...] = augment.pixels(square, draws)
-
-        return Wanted(example, view_of, finish if augment.has_pixels else None)
-
-    return _batches(source, pixels, wanted, range(start, stop), rows.count, threads, prefetch)
+    views = TrainViews(augment, seed, batch_size, range(start, stop), repeats, broken)
+    return _batches(source, pixels, views, rows, threads, processes, prefetch)
 
 
 def eval_batches(
-    source: Source, pixels: Pixels, *, batch_size: int, rows: Rows, threads: int = 0, prefetch: int = 4
+    source: Source,
+    pixels: Pixels,
+    *,
+    batch_size: int,
+    rows: Rows,
+    threads: int = 0,
+    processes: int = 0,
+    prefetch: int = 4,
 ) -> Generator[Batch]:
     """Every example of the source once, in stored order; the last batch is padded with black images whose mask is False."""
-
-    def view_of(height: int, width: int) -> View:
-        return central(height, width, pixels.image_size, pixels.crop_ratio)
-
-    def wanted(step: int) -> list[Wanted]:
-        first = step * batch_size + rows.first
-        return [Wanted(i, view_of) for i in range(first, min(first + rows.count, len(source)))]
-
-    return _batches(source, pixels, wanted, range(-(-len(source) // batch_size)), rows.count, threads, prefetch)
+    views = EvalViews(batch_size, range(-(-len(source) // batch_size)))
+    return _batches(source, pixels, views, rows, threads, processes, prefetch)
 
 
 def _batches(
-    source: Source,
-    pixels: Pixels,
-    wanted: Callable[[int], list[Wanted]],
-    steps: range,
-    count: int,
-    threads: int,
-    prefetch: int,
+    source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, processes: int, prefetch: int
+) -> Generator[Batch]:  # fmt: skip
+    if not processes:
+        return in_threads(source, pixels, views, rows, threads, prefetch, empty_batches(rows, pixels))
+    from imagenet_jax.data import workers  # it imports this module, in each worker
+
+    return workers.in_processes(source, pixels, views, rows, threads, processes, prefetch)
+
+
+def empty_batches(rows: Rows, pixels: Pixels) -> Iterable[np.ndarray]:
+    """Fresh memory for the pixels of each batch."""
+    while True:
+        yield np.empty((rows.count, pixels.image_size, pixels.image_size, 3), np.uint8)
+
+
+def in_threads(
+    source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, prefetch: int, memory: Iterable[np.ndarray]
 ) -> Generator[Batch]:
-    """Keep `prefetch` batches under way, hand them out in order; closing the iterator stops the threads."""
+    """Keep `prefetch` batches under way, hand them out in order; closing the iterator stops the threads.
+
+    `memory` gives the arrays for the pixels, one a batch.
+    """
     pool = ThreadPoolExecutor(threads or visible_cores(), thread_name_prefix="decode")
     under_way: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
+    blank = iter(memory)
 
     def begin(step: int) -> None:
-        rows = wanted(step)
-        size = pixels.image_size
+        wanted = views(step, rows, len(source), pixels)
         batch = {
-            "image": (np.empty if len(rows) == count else np.zeros)((count, size, size, 3), np.uint8),
-            "label": np.zeros(count, np.int32),
-            "mask": np.arange(count) < len(rows),
-            "id": np.full(count, -1, np.int64),
+            "image": next(blank),
+            "label": np.zeros(rows.count, np.int32),
+            "mask": np.arange(rows.count) < len(wanted),
+            "id": np.full(rows.count, -1, np.int64),
+            "instead_of": np.full(rows.count, -1, np.int64),
         }
+        batch["image"][len(wanted) :] = 0
 
         def fill(first: int) -> None:
-            for slot, (index, view_of, finish) in enumerate(rows[first : first + IMAGES_A_TASK], first):
-                record = source.read(index)
-                try:
-                    decode.render(record.image, view_of, pixels.engine, pixels.antialias, batch["image"][slot])
-                except ValueError as error:
-                    raise RunError(
-                        f"{record.name} (example {index} of {source.dataset}, split {source.split}) does not decode: {error}. "
-                        "Prepare the data set again: `prepare` leaves such images out and names them."
-                    ) from error
-                if finish is not None:
-                    finish(batch["image"][slot])
-                batch["label"][slot], batch["id"][slot] = record.label, index
+            for slot, row in enumerate(wanted[first : first + IMAGES_A_TASK], first):
+                _fill(source, pixels, views, row, batch, slot)
 
-        under_way.append((batch, [pool.submit(fill, i) for i in range(0, len(rows), IMAGES_A_TASK)]))
+        under_way.append((batch, [pool.submit(fill, i) for i in range(0, len(wanted), IMAGES_A_TASK)]))
 
     try:
-        ahead = iter(steps)
+        ahead = iter(views.steps)
         for step in ahead:
             begin(step)
             if len(under_way) > prefetch:
@@ -154,6 +209,38 @@ def _batches(
                 begin(step)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fill(source: Source, pixels: Pixels, views: Views, row: Wanted, batch: Batch, slot: int) -> None:
+    """Decode one row into its slot."""
+    square = batch["image"][slot]
+    tries = SUBSTITUTES if views.broken == "substitute" else 1
+    for tried in range(tries):
+        index = (row.index + tried) % len(source)
+        try:
+            label = _render(source, index, pixels, row, square)
+        except RunError:
+            if tried + 1 == tries:
+                raise
+            continue
+        batch["label"][slot], batch["id"][slot] = label, index
+        batch["instead_of"][slot] = row.index if tried else -1
+        return
+
+
+def _render(source: Source, index: int, pixels: Pixels, row: Wanted, out: np.ndarray) -> int:
+    """Write the row's view of example `index`; returns its label."""
+    record = source.read(index)
+    try:
+        decode.render(record.image, row.view_of, pixels.engine, pixels.antialias, out, pixels.max_pixels)
+    except ValueError as error:
+        raise RunError(
+            f"{record.name} (example {index} of {source.dataset}, split {source.split}) does not decode: {error}. `prepare` leaves "
+            "such images out and names them: prepare the data set again, or train with --config.data.broken=substitute."
+        ) from error
+    if row.finish is not None:
+        row.finish(out)
+    return record.label
 
 
 def visible_cores() -> int:

@@ -22,6 +22,14 @@ def hash64(*parts: int) -> int:
     return state
 
 
+def hash64_each(*parts: int | np.ndarray) -> np.ndarray:
+    """`hash64` of many keys at once, uint64: of the parts' elements, numbers standing for all. 0.1 us a key instead of 3."""
+    state = np.zeros(np.broadcast_shapes(*map(np.shape, parts)), np.uint64)
+    for part in parts:
+        state = _mix_each((state ^ np.asarray(part).astype(np.uint64)) + np.uint64(_GOLDEN))
+    return state
+
+
 def _mix(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
@@ -37,10 +45,19 @@ class Draws:
     def __init__(self, *key: int):
         self._state = hash64(*key)
 
+    @classmethod
+    def at(cls, state: int) -> "Draws":
+        """The stream that starts at `state`, an element of `hash64_each`."""
+        draws = cls.__new__(cls)
+        draws._state = state
+        return draws
+
     def bits(self) -> int:
         """64 random bits."""
-        self._state = (self._state + _GOLDEN) & _MASK
-        return _mix(self._state)
+        self._state = z = (self._state + _GOLDEN) & _MASK
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK  # `_mix`, written out: a third of the time is the call
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
+        return z ^ (z >> 31)
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """A float in [0, 1), stretched to low .. high (where rounding may reach `high` itself)."""
@@ -68,7 +85,7 @@ class Draws:
         words = -(-count // 8)
         state = np.uint64(self._state) + np.arange(1, words + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         self._state = (self._state + words * _GOLDEN) & _MASK
-        return _spread(state, state >> np.uint64(30)).astype("<u8").view(np.uint8)[:count]  # `_mix`, of all at once
+        return _mix_each(state).astype("<u8").view(np.uint8)[:count]
 
 
 def examples(
@@ -121,6 +138,10 @@ def _feistel(x: np.ndarray, bits: int, keys: list[np.uint64]) -> np.ndarray:
         left = left ^ (_spread(right, first) & high)
         right = right ^ (_spread(left, second) & low)
     return (left << below) | right
+
+
+def _mix_each(z: np.ndarray) -> np.ndarray:
+    return _spread(z, z >> np.uint64(30))
 
 
 def _spread(x: np.ndarray, key: np.uint64 | np.ndarray) -> np.ndarray:

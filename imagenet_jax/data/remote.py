@@ -1,6 +1,7 @@
 """Files in object stores - gs://, s3:// and every other scheme that fsspec knows: listed, read by byte ranges, fetched.
 
-Each request is tried five times; whatever still fails ends in an error that names the URL.
+Each request is tried five times; whatever still fails ends in an error that names the URL. A read waits for the network and not for
+a core: give a run that reads in place several data.threads a core.
 """
 
 import concurrent.futures

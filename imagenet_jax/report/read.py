@@ -106,7 +106,7 @@ def _read_metrics(file: pathlib.Path, split: str, notes: list[str]) -> tuple[Col
     train: list[list[float]] = []
     evals: dict[str, list[list[float]]] = {weights: [] for weights in WEIGHTS}
     lines = file.read_bytes().splitlines() if file.is_file() else []
-    unread = []
+    unread, replaced = [], 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -116,8 +116,12 @@ def _read_metrics(file: pathlib.Path, split: str, notes: list[str]) -> tuple[Col
                 train.append(_row(record, TRAIN_COLUMNS))
             elif record["kind"] == "eval" and record["split"] == split:
                 evals[record["weights"]].append(_row(record, EVAL_COLUMNS))
+            elif record["kind"] == "substitutes":
+                replaced += len(record["due"])
         except (ValueError, KeyError, TypeError):
             unread.append(number)
+    if replaced:
+        notes.append(f"{replaced:,} training images did not decode; others took their place ({file.name} names them).")
     if unread:
         cut = unread == [len(lines)]
         which = "Its last line is cut short" if cut else f"Lines {', '.join(map(str, unread[:5]))} cannot be read"

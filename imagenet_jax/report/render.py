@@ -164,6 +164,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
         ("Evaluation images", f"{tables.count(data['eval_images'])} ({data['eval_split']})"),
         *((f"Fingerprint, {split}", str(value)) for split, value in data["fingerprint"].items()),
         ("Decoder", f"{decoder['name']} {decoder['version']}"),
+        *_settings("Encoded anew", {k: v for k, v in info["dataset"].get("encoding", {}).items() if v}),
         *_settings("Preprocessing", {k: v for k, v in info["preprocessing"].items() if k != "decoder"}),
     ]
     for evaluation in run.evaluations:

@@ -11,8 +11,8 @@ import numpy as np
 from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.jpeg.header import Header
 
-# A header segment of our own: the bytes of each restart segment, so that nobody need search for the markers (70 us an image). Others
-# pass over it. It is checked against the markers themselves before it is believed.
+# A header segment of our own: the bytes of each restart segment, so that nobody need search for the markers (70 us an image).
+# Others pass over it. It is checked against the markers themselves before it is believed.
 LENGTHS_MARKER = 0xEB  # APP11
 LENGTHS_NAME = b"RSTLEN\0\0"
 _KEPT = (headers.DQT, headers.DHT, headers.DRI, headers.APP0, headers.APP14_ADOBE, *headers.FRAMES, headers.SOS)
@@ -39,8 +39,8 @@ def region_of(header: Header, y: int, x: int, height: int, width: int) -> tuple[
     )
 
 
-def cut(data: bytes, header: Header, y: int, x: int, height: int, width: int) -> tuple[bytes, int, int]:
-    """A smaller JPEG that holds pixels [y, y + height) x [x, x + width), and where (y, x) lies in it.
+def cut(data: bytes, header: Header, y: int, x: int, height: int, width: int) -> tuple[bytes, int, int, int, int]:
+    """A smaller JPEG that holds pixels [y, y + height) x [x, x + width), where (y, x) lies in it, and its height and width.
 
     For a file that is `possible`. Raises ValueError where the markers are not those that the header promises.
     """
@@ -61,7 +61,7 @@ def cut(data: bytes, header: Header, y: int, x: int, height: int, width: int) ->
     numbers = np.frombuffer(out, np.uint8)
     numbers[marks] = 0xD0 + np.arange(len(marks)) % 8
     numbers[marks[-1] - 1 :] = (0xFF, headers.EOI)
-    return bytes(out), y - top * mcu_height, x - left * mcu_width
+    return bytes(out), y - top * mcu_height, x - left * mcu_width, *size
 
 
 def segment_bounds(data: bytes, header: Header) -> np.ndarray:

@@ -77,7 +77,7 @@ def idct(typing: Any, block: Any, pixels: Any, at: Any, stride: Any) -> Any:
     `block` and `pixels` are addresses; the block is set to zero.
 
     Y = C' X C with C[k, n] = s(k) cos((2n + 1) k pi / 16) (T.81, A.3.3). Both products run over whole rows of eight, the first with
-    the symmetry C[k, 7 - n] = (-1)^k C[k, n]; in float32 it differs from libjpeg's integer IDCT by one level in about 1 % of the pixels.
+    the symmetry C[k, 7 - n] = (-1)^k C[k, n]. In float32, so some pixels are a level off libjpeg's integer IDCT.
     """
     vector, ints = ir.VectorType(FLOAT, 8), ir.VectorType(INT, 8)
     cosine = [

@@ -1,0 +1,140 @@
+"""Worker processes for hosts where one process cannot feed the accelerators: each runs the ordinary loader over its rows.
+
+Pixels come back through shared memory, in as many slots as batches may be under way, and are copied out of it, so that what the
+consumer holds is nobody else's. Workers are spawned, never forked: the parent has threads and a jax runtime.
+"""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Generator, Iterator
+from multiprocessing import connection, shared_memory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imagenet_jax.data import decode, loader
+from imagenet_jax.data.loader import Batch, Pixels, Rows, Views
+from imagenet_jax.data.records import Source
+from imagenet_jax.errors import RunError
+
+PATIENCE = 60.0  # seconds without a word from a worker, of which its start takes two or three
+
+
+class Worker(NamedTuple):
+    """One worker process, its share of the rows, and our ends of what we share with it."""
+
+    name: str
+    rows: slice  # of our batch
+    process: Any  # multiprocessing.process.BaseProcess
+    answers: connection.Connection
+    permits: Any  # a semaphore of free slots
+    memory: shared_memory.SharedMemory
+    shape: tuple[int, ...]  # of the memory, uint8: (slots, rows, size, size, 3)
+
+
+def in_processes(
+    source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, processes: int, prefetch: int
+) -> Generator[Batch]:
+    """What `loader.in_threads` gives, made by `processes` workers of `threads` threads each (0: the visible cores, shared out).
+
+    Raises RunError where a worker fails, dies, or says nothing for PATIENCE seconds.
+    """
+    processes = min(processes, rows.count)
+    threads = threads or max(1, loader.visible_cores() // processes)
+    bounds = [rows.count * i // processes for i in range(processes + 1)]
+    workers: list[Worker] = []
+    try:
+        for number, (first, last) in enumerate(itertools.pairwise(bounds)):
+            share = Rows(rows.first + first, last - first)
+            workers.append(_start(number, slice(first, last), source, pixels, views, share, threads, prefetch))
+        fresh = loader.empty_batches(rows, pixels)
+        for place, (_, image) in enumerate(zip(views.steps, fresh, strict=False)):
+            parts = [_take(worker, place, image[worker.rows]) for worker in workers]
+            yield {"image": image} | {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    finally:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+            worker.answers.close()
+            worker.memory.close()
+            worker.memory.unlink()
+
+
+def _start(
+    number: int, part: slice, source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, prefetch: int
+) -> Worker:  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    shape = (prefetch + 2, rows.count, pixels.image_size, pixels.image_size, 3)
+    memory = shared_memory.SharedMemory(create=True, size=int(np.prod(shape)))
+    here, there = context.Pipe(duplex=False)
+    permits = context.Semaphore(shape[0])
+    task = (source, pixels.engine.name, pixels[1:], views, rows, threads, prefetch, memory.name, shape, permits, there)
+    process = context.Process(target=_work, args=task, name=f"data-worker-{number}", daemon=True)
+    process.start()
+    there.close()
+    return Worker(f"Data worker {number} (process {process.pid})", part, process, here, permits, memory, shape)
+
+
+def _take(worker: Worker, place: int, out: np.ndarray) -> Batch:
+    """Copy the pixels of the worker's batch number `place` into `out`; returns the rest of that batch."""
+    if not worker.answers.poll(PATIENCE):
+        raise RunError(f"{worker.name} has said nothing for {PATIENCE:g} s. See where it hangs: py-spy dump --pid PROCESS.")
+    try:
+        answer = worker.answers.recv()
+    except EOFError:
+        worker.process.join(5)
+        code = worker.process.exitcode
+        raise RunError(f"{worker.name} died, exit code {code}. -9: it was killed, often for want of memory.") from None
+    if isinstance(answer, Exception):
+        raise answer
+    out[...] = np.ndarray(worker.shape, np.uint8, worker.memory.buf)[place % worker.shape[0]]
+    worker.permits.release()
+    return answer
+
+
+def _work(
+    source: Source,
+    engine: str,
+    sizes: tuple[Any, ...],
+    views: Views,
+    rows: Rows,
+    threads: int,
+    prefetch: int,
+    memory: str,
+    shape: tuple[int, ...],
+    permits: Any,
+    answers: connection.Connection,
+) -> None:
+    """The worker: the ordinary loader, into shared memory."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all at once: the parent saves first, and then ends us
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    shared = shared_memory.SharedMemory(memory)
+    slots = np.ndarray(shape, np.uint8, shared.buf)
+
+    def free_slots() -> Iterator[np.ndarray]:
+        for place in itertools.count():
+            permits.acquire()
+            yield slots[place % len(slots)]
+
+    try:
+        pixels = Pixels(decode.engine(engine), *sizes)
+        for batch in loader.in_threads(source, pixels, views, rows, threads, prefetch, free_slots()):
+            answers.send({key: value for key, value in batch.items() if key != "image"})
+    except RunError as error:
+        answers.send(error)
+    except Exception:
+        answers.send(RuntimeError(f"in a data worker:\n{traceback.format_exc()}"))
+
+
+def _follow_parent() -> None:
+    """Leave when the parent dies, even by SIGKILL."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
