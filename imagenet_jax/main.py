@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     parser = cli.parser("main", DESCRIPTION)
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or the name of one in configs/")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run; made if it is absent")
-    parser.add_argument("--data_dir", help="prepared data sets; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    parser.add_argument("--data_dir", help="data sets, also in gs:// or s3://; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--stop_after", type=int, metavar="STEP", help="save and stop at this step; changes no schedule")
     parser.add_argument("--dry_run", action="store_true", help="print shapes, steps, memory and the config, then stop")
     flags, overrides = parser.parse_known_args(argv)
