@@ -32,7 +32,7 @@ def add_markers(data: bytes) -> bytes:
         raise ValueError(f"{kind}: it has no MCUs that could be cut out")
     coefficients = read_coefficients(data, header)
     interval = choose_interval(header.mcus[1], header.mcu[1])
-    blocks = np.array([(i, dc, ac) for i, dc, ac, _, _ in crop.blocks_of(header)], np.int64)
+    blocks = np.array([(i, dc, ac) for i, dc, ac, _, _ in crop.blocks_of(header.components)], np.int64)
     counts = encode.count_symbols(coefficients, blocks, interval)
     codes = {int(t): optimal_code(counts[t]) for t in np.flatnonzero(counts.any(1))}
     marked = _assemble(data, header, interval, *_encode(coefficients, blocks, interval, codes, counts), codes)
@@ -45,7 +45,7 @@ def add_markers(data: bytes) -> bytes:
 def read_coefficients(data: bytes, header: Header) -> np.ndarray:
     """The quantized coefficients of a sequential JPEG in the order of its scan: int16 (blocks, 64), zigzag. Raises ValueError."""
     mcus = math.prod(header.mcus)
-    blocks = np.array([(i, dc, ac) for i, dc, ac, _, _ in crop.blocks_of(header)], np.int64)
+    blocks = np.array([(i, dc, ac) for i, dc, ac, _, _ in crop.blocks_of(header.components)], np.int64)
     out = np.zeros((mcus * len(blocks), 64), np.int16)
     if not entropy.coefficients(crop.scan_of(data, header), mcus, blocks, out):
         raise ValueError("JPEG: the compressed data are damaged")

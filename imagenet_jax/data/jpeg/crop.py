@@ -1,5 +1,7 @@
 """The pixels of a crop of a JPEG, straight from its compressed data: numba passes over the rest. Needs the extra `[fast]`."""
 
+import functools
+import itertools
 import threading
 from typing import NamedTuple
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from imagenet_jax.data.jpeg import codes, entropy
 from imagenet_jax.data.jpeg.cut import region_of
-from imagenet_jax.data.jpeg.header import Header
+from imagenet_jax.data.jpeg.header import Component, Header
 
 _scratch = threading.local()
 
@@ -96,34 +98,34 @@ def _array(name: str, size: int, dtype: type) -> np.ndarray:
     return array
 
 
-def blocks_of(header: Header) -> list[tuple[int, int, int, int, int]]:
+def blocks_of(components: tuple[Component, ...]) -> list[tuple[int, int, int, int, int]]:
     """(component, DC table, AC table, y, x) of each block of an MCU, in the order of the scan; y and x in pixels."""
-    if len(header.components) == 1:
-        (only,) = header.components
-        return [(0, only.dc, 4 + only.ac, 0, 0)]
-    return [
-        (i, c.dc, 4 + c.ac, 8 * v, 8 * h) for i, c in enumerate(header.components) for v in range(c.v) for h in range(c.h)
-    ]  # fmt: skip
+    if len(components) == 1:
+        return [(0, components[0].dc, 4 + components[0].ac, 0, 0)]
+    return [(i, c.dc, 4 + c.ac, 8 * v, 8 * h) for i, c in enumerate(components) for v in range(c.v) for h in range(c.h)]
+
+
+@functools.lru_cache(256)  # most images share these tables with many others: 20 us an image
+def _layout(
+    components: tuple[Component, ...], quantization: tuple[tuple[int, tuple[int, ...]], ...]
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    """For entropy.decode: `blocks`, `quant`, and pixels of an MCU down and across by component."""
+    single = len(components) == 1
+    sides = [(8, 8) if single else (8 * c.v, 8 * c.h) for c in components]
+    blocks = np.array([(*b, *sides[b[0]]) for b in blocks_of(components)], np.int64)
+    factors = dict(quantization)
+    return blocks, np.array([factors[c.quantization] for c in components], np.float32), sides
 
 
 def _planes(data: bytes, header: Header, region: tuple[int, int, int, int]) -> list[np.ndarray]:
     top, bottom, left, right = region
     scan = scan_of(data, header)
-    single = len(header.components) == 1
-    shapes = [(8 * (1 if single else c.v) * (bottom - top), 8 * (1 if single else c.h) * (right - left)) for c in header.components]
-    begins = np.cumsum([0] + [h * w for h, w in shapes]).tolist()
+    blocks, quant, sides = _layout(header.components, header.quantization)
+    shapes = [(down * (bottom - top), across * (right - left)) for down, across in sides]
+    begins = [0, *itertools.accumulate(h * w for h, w in shapes)]
     flat = _array("pixels", begins[-1], np.uint8)
-    blocks = np.array(
-        [
-            (*b, shapes[b[0]][0] // (bottom - top), shapes[b[0]][1] // (right - left), begins[b[0]], shapes[b[0]][1])
-            for b in blocks_of(header)
-        ],
-        np.int64,
-    )
-    factors = dict(header.quantization)
-    quant = np.array([factors[c.quantization] for c in header.components], np.float32)
-    rows, columns = header.mcus
-    if not entropy.decode(scan, rows, columns, region, blocks, quant, flat):
+    places = np.array([(begin, width) for begin, (_, width) in zip(begins, shapes, strict=False)], np.int64)
+    if not entropy.decode(scan, *header.mcus, region, blocks, quant, places, flat):
         raise ValueError("JPEG: the compressed data are damaged")
     return [flat[b : b + h * w].reshape(h, w) for b, (h, w) in zip(begins, shapes, strict=False)]
 

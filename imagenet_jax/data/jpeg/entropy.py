@@ -175,11 +175,11 @@ def _needed(first, last, columns, region):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def decode(scan, rows, columns, region, blocks, quant, planes):
+def decode(scan, rows, columns, region, blocks, quant, places, planes):
     """Decode the MCUs of region = (top, bottom, left, right) into `planes`; returns whether the data are valid.
 
-    `blocks` has a row for each block of an MCU: component, DC table, AC table, its y and x in the MCU, and of its component: pixels
-    of an MCU down and across, where its plane begins in `planes`, and pixels in a row of that.
+    `blocks` has a row for each block of an MCU: component, DC table, AC table, its y and x in the MCU, and how many pixels of its
+    component an MCU has down and across. `places` has a row for each component: where its plane begins, and pixels in a row of it.
     """
     top, bottom, left, right = region
     block, previous, order = np.zeros(64, np.float32), np.zeros(4, np.int64), _ZIGZAG.copy()
@@ -211,7 +211,7 @@ def decode(scan, rows, columns, region, blocks, quant, planes):
                     return False
                 block[0] = np.float32(previous[component]) * quant[component, 0]
                 y, x = (row - top) * blocks[b, 5] + blocks[b, 3], (column - left) * blocks[b, 6] + blocks[b, 4]
-                idct(store[2], pixels, blocks[b, 7] + y * blocks[b, 8] + x, blocks[b, 8])
+                idct(store[2], pixels, places[component, 0] + y * places[component, 1] + x, places[component, 1])
             column += 1
             if column == columns:
                 row, column = row + 1, 0
