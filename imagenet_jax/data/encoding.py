@@ -5,6 +5,7 @@ It is part of the data set's name (imagenet2012/short256_q90_rst), of its metada
 
 import dataclasses
 import io
+import re
 
 from PIL import Image
 
@@ -56,6 +57,11 @@ class Encoding:
 
 
 PLAIN = Encoding()
+
+
+def is_config(name: str) -> bool:
+    """Whether `Encoding.config` gives such a name."""
+    return re.fullmatch(r"(short|max)\d+_q\d+(_rst)?|rst", name) is not None
 
 
 def choose(short_side: int | None, max_side: int | None, quality: int | None, restart_markers: bool) -> Encoding:

@@ -18,6 +18,7 @@ import numpy as np
 
 from imagenet_jax.data import folders, locate, order, remote, tfrecord
 from imagenet_jax.data.classes import readable
+from imagenet_jax.data.encoding import is_config
 from imagenet_jax.data.examples import make_parser
 from imagenet_jax.data.files import allow_open_files
 from imagenet_jax.data.locate import Place
@@ -200,10 +201,11 @@ def find(data_dir: Place, dataset: str) -> Place:
     found = prepared_versions(base)
     if not found and not config:  # a data set with configs, none of them named
         configs = sorted(d.name for d in base.glob("*") if d.is_dir() and prepared_versions(d))
-        if len(configs) == 1:
+        if len(configs) == 1 and not is_config(configs[0]):
             found = prepared_versions(base / configs[0])
         elif configs:
-            raise UserError(f"{name} has several configs in {data_dir}: name one of {', '.join(f'{name}/{c}' for c in configs)}.")
+            several = "several configs" if len(configs) > 1 else "only images encoded anew"
+            raise UserError(f"{name} has {several} in {data_dir}: name {' or '.join(f'{name}/{c}' for c in configs)}.")
     if version and found:
         versions = [d.name for d in found]
         if version not in versions:

@@ -125,8 +125,18 @@ def test_configs(tmp_path):
     assert find(tmp_path, "a") == find(tmp_path, "a/small") == find(tmp_path, "a/small:1.0.0") == one
     two = made(tmp_path, "a", "large", "1.0.0")
     assert find(tmp_path, "a/large") == two
-    with pytest.raises(UserError, match="name one of a/large, a/small"):
+    with pytest.raises(UserError, match="several configs in .*: name a/large or a/small"):
         find(tmp_path, "a")
+
+
+@pytest.mark.parametrize("config", ["rst", "short256_q90", "max500_q75_rst"])
+def test_images_encoded_anew_are_never_taken_for_the_plain_ones(tmp_path, config):
+    only = made(tmp_path, "a", config, "1.0.0")
+    with pytest.raises(UserError, match=f"only images encoded anew in .*: name a/{config}"):
+        find(tmp_path, "a")
+    assert find(tmp_path, f"a/{config}") == only
+    plain = made(tmp_path, "a", "1.0.0")
+    assert find(tmp_path, "a") == plain
 
 
 def change_json(path, **values):
