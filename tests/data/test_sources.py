@@ -125,7 +125,7 @@ def test_configs(tmp_path):
     assert find(tmp_path, "a") == find(tmp_path, "a/small") == find(tmp_path, "a/small:1.0.0") == one
     two = made(tmp_path, "a", "large", "1.0.0")
     assert find(tmp_path, "a/large") == two
-    with pytest.raises(UserError, match="several configs in .*: name a/large or a/small"):
+    with pytest.raises(UserError, match=r"several configs in .*: name a/large or a/small"):
         find(tmp_path, "a")
 
 
