@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     fed.add_argument("--rate", type=_positive(float), required=True, help="images/s")
     fed.add_argument("--seconds", type=_positive(float), default=30.0)
     fed.add_argument("--threads", type=_positive(int), default=0, help="that decode; default: one a core")
+    fed.add_argument("--processes", type=_positive(int), default=0, help="workers, --threads in each; default: only threads")
     fed.add_argument("--engine", help="default: the config's")
     return parser
 
@@ -103,9 +104,10 @@ def _feed(flags: argparse.Namespace) -> int:
     default = config.default()
     engine = decode.engine(flags.engine or default.data.decoder)
     source = open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split)
+    how = f"threads: {flags.threads or 'one a core'}, processes: {flags.processes or 'none of their own'}"
     print(
         f"{flags.rate:,.0f} images/s wanted in batches of {flags.batch_size}, {flags.size} px, from {source.dataset} "
-        f"({len(source):,} images), {flags.threads or loader.visible_cores()} threads, {engine.name} {engine.version}, antialiased"
+        f"({len(source):,} images), {how}, {engine.name} {engine.version}, antialiased"
     )
     print("      seconds  images/s   waited  resident memory")
 
@@ -119,7 +121,8 @@ def _feed(flags: argparse.Namespace) -> int:
 
     fed = feed(
         source, loader.Pixels(engine, flags.size, default.crop_ratio, default.antialias),
-        rate=flags.rate, seconds=flags.seconds, batch_size=flags.batch_size, threads=flags.threads, show=show,
+        rate=flags.rate, seconds=flags.seconds, batch_size=flags.batch_size, threads=flags.threads,
+        processes=flags.processes, show=show,
     )  # fmt: skip
     first, last = fed[0], fed[-1]
     print(

@@ -34,7 +34,7 @@ def save(report: dict[str, Any], path: pathlib.Path) -> None:
     axes[-1].set_xlabel(
         f"images/s, training view at {settings['size']} px of {data['images']:,} encoded images in memory: median of "
         f"{settings['rounds']} interleaved rounds, whiskers min-max. {report['machine']['cpu']}.\n"
-        "dB: PSNR to Pillow's full decode and antialiased bilinear, median over crops that shrink.",
+        "dB: PSNR to Pillow's full decode and antialiased bilinear, median over crops that shrink (over all where none does).",
         color=MUTED, fontsize=8.5, labelpad=8,
     )  # fmt: skip
     looks = {"ours, antialiased": (OURS, ""), "ours, not antialiased": (OURS, STRIPES),

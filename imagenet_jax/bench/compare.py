@@ -44,8 +44,13 @@ COMPARISONS = (
     Comparison("files as they are, not antialiased / OpenCV", LINEAR, Side("OpenCV"), None),
     Comparison("files as they are, not antialiased / simplejpeg", LINEAR, Side("simplejpeg"), None),
     Comparison("files as they are, not antialiased / nvImageCodec", LINEAR, Side("nvImageCodec"), None),
-    Comparison("antialiased / FFCV on files that it re-encoded", Side("ours", BOTH_WAYS, True), Side("FFCV"), None),
-    Comparison("small files with markers, antialiased / FFCV on its own", Side("ours", (SMALL,), True), Side("FFCV"), None),
+    Comparison("antialiased / FFCV on its own files", Side("ours", BOTH_WAYS, True), Side("FFCV on its own files"), None),
+    Comparison(
+        "small files with markers, antialiased / FFCV on its own files",
+        Side("ours", (SMALL,), True),
+        Side("FFCV on its own files"),
+        None,
+    ),
 )
 
 

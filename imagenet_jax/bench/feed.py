@@ -34,6 +34,7 @@ def feed(
     seconds: float,
     batch_size: int,
     threads: int,
+    processes: int,
     show: Callable[[Fed, Fed], None],
 ) -> list[Fed]:
     """Take batches from the training loader as a device does that needs batch_size / rate seconds for each.
@@ -43,7 +44,7 @@ def feed(
     """
     batches = loader.train_batches(
         source, pixels, augment.chain(VIEW), seed=0, batch_size=batch_size, rows=loader.Rows(0, batch_size),
-        start=0, stop=sys.maxsize // batch_size, threads=threads,
+        start=0, stop=sys.maxsize // batch_size, threads=threads, processes=processes,
     )  # fmt: skip
     for _ in range(WARM):
         next(batches)

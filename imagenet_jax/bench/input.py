@@ -6,6 +6,7 @@ all alike, and compared in pairs. What cannot be measured stays in the table wit
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import platform
 import re
@@ -45,7 +46,7 @@ PEERS: dict[str, Peer] = {
     "OpenCV": Peer("peers.opencv", False),
     "simplejpeg": Peer("peers.simplejpeg_opencv", False),
     "nvImageCodec": Peer("peers.nvimagecodec", False),
-    "FFCV": Peer("peers.ffcv_loader", True),
+    "FFCV on its own files": Peer("peers.ffcv_loader", True),
 }
 
 
@@ -163,7 +164,12 @@ def _noting(result: dict[str, Any]) -> Any:
 def about(data: dict[str, Data], settings: Settings, engines: Sequence[str]) -> dict[str, Any]:
     """The conditions: machine, versions, data, settings."""
     return {
-        "machine": {"cpu": cpu_model(), "visible_cores": len(visible_cores()), "system": platform.platform()},
+        "machine": {
+            "cpu": cpu_model(),
+            "visible_cores": len(visible_cores()),
+            "system": platform.platform(),
+            "load_before": os.getloadavg()[0],  # of the last minute: others at work make all of this worthless
+        },
         "pinned": PINNED,
         "commit": runtime.git_commit(),
         "versions": runtime.versions() | {f"engine {name}": engine_version(name) for name in engines},

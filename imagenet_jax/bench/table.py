@@ -15,6 +15,7 @@ def text(report: dict[str, Any]) -> str:
         f"Training view at {settings['size']} px, batches of {settings['batch_size']}, {data['images']:,} images of "
         f"{data['dataset']} ({data['bytes_an_image'] / 1000:.0f} KB each), encoded bytes in memory.\n"
         f"{machine['cpu']}{'' if report['pinned'] else ' (processes NOT pinned to cores)'}, "
+        f"load {machine['load_before']:.1f} before the start; "
         f"{settings['rounds']} interleaved rounds of {settings['seconds']:g} s a row.\n"
         "PSNR in dB to Pillow's full decode and antialiased bilinear, median and 5th percentile: all crops | crops that shrink."
     )

@@ -26,7 +26,7 @@ class Task(NamedTuple):
     @property
     def images(self) -> list[bytes]:
         """Encoded."""
-        return [record.image for record in self.memory.records]
+        return [self.memory.read(i).image for i in range(len(self.memory))]
 
 
 def draw_view(size: int, *key: int) -> ViewOf:

@@ -34,7 +34,9 @@ def test_waiting_is_the_share_of_time_without_a_batch(monkeypatch, makes, waited
 
     monkeypatch.setattr(feeding.loader, "train_batches", batches)
     shown = []
-    found = feeding.feed(None, None, rate=50.0, seconds=100.0, batch_size=10, threads=1, show=lambda *two: shown.append(two))
+    found = feeding.feed(
+        None, None, rate=50.0, seconds=100.0, batch_size=10, threads=1, processes=0, show=lambda *two: shown.append(two)
+    )
     assert shown == list(itertools.pairwise(found))
     assert len(found) == 11
     assert found[0].images == 0
@@ -55,7 +57,10 @@ def test_feed_from_the_command_line(jpegs, capsys):
     flags = ["--rate=100", "--seconds=0.3", "--size=16", "--batch_size=4", "--threads=1", "--engine=opencv"]
     assert command.main(["feed", f"--data_dir={jpegs}", "--dataset=jpegs", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "100 images/s wanted in batches of 4, 16 px, from jpegs (24 images), 1 threads, opencv" in lines[0]
+    assert (
+        "100 images/s wanted in batches of 4, 16 px, from jpegs (24 images), threads: 1, processes: none of their own, opencv"
+        in lines[0]
+    )
     rows = [re.fullmatch(r" +\d+- +\d+ +(\d+) +([\d.]+) % +([\d,]+) MiB", line) for line in lines[2:-1]]
     assert len(rows) == 10
     assert all(rows)

@@ -12,7 +12,7 @@ from grain import python as grain  # pyright: ignore[reportMissingImports]
 from imagenet_jax.bench import ours
 from imagenet_jax.bench.task import Task, ViewOf, draw_view
 
-THREADS_A_CORE = 2  # as fast as 1 and 4 within the spread (2 rounds); its own default, 16, is slower on few cores
+THREADS_A_CORE = 2  # with 1, 2 and 4 it was as fast within the spread of 4 rounds, on one core and on two; 16 was slower
 AHEAD = 4  # batches under way, as in our loader
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 
