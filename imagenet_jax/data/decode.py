@@ -45,7 +45,7 @@ class Engine(NamedTuple):
     name: str
     version: str
     # (image, y, x, height, width), inside the image -> [RGB, uint8 (height, width, 3)], or planes [Y, Cb, Cr] or [grey], each uint8
-    # (height, width). Raises ValueError.
+    # (height, width), which hold until the thread's next crop. Raises ValueError.
     crop: Callable[[Encoded, int, int, int, int], list[np.ndarray]]
     resize: Callable[[np.ndarray, int, bool], np.ndarray]  # (image or plane, side, antialias) -> the same, side by side pixels
 
@@ -161,7 +161,7 @@ def _by_opencv(data: bytes) -> np.ndarray:
 
 def _by_pillow(data: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode.startswith("I"):  # 16 bits of grey: Pillow's own conversion clips at 255
                 grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
                 return np.repeat(grey[:, :, None], 3, axis=2)

@@ -46,8 +46,9 @@ def read_coefficients(data: bytes, header: Header) -> np.ndarray:
     """The quantized coefficients of a sequential JPEG in the order of its scan: int16 (blocks, 64), zigzag. Raises ValueError."""
     mcus = math.prod(header.mcus)
     blocks = np.array([(i, dc, ac) for i, dc, ac, _, _ in crop.blocks_of(header.components)], np.int64)
+    scan = crop.scan_of(data, header)  # first, since it holds the size against the bytes that are there
     out = np.zeros((mcus * len(blocks), 64), np.int16)
-    if not entropy.coefficients(crop.scan_of(data, header), mcus, blocks, out):
+    if not entropy.coefficients(scan, mcus, blocks, out):
         raise ValueError("JPEG: the compressed data are damaged")
     return out
 

@@ -4,6 +4,8 @@ Pixels come back through shared memory, in as many slots as batches may be under
 consumer holds is nobody else's. Workers are spawned, never forked: the parent has threads and a jax runtime.
 """
 
+import atexit
+import functools
 import itertools
 import multiprocessing
 import os
@@ -21,6 +23,10 @@ from imagenet_jax.data.loader import Batch, Pixels, Rows, Views
 from imagenet_jax.data.records import Source
 from imagenet_jax.errors import RunError
 
+CAUSES = {
+    -signal.SIGKILL: ": it was killed, often for want of memory",
+    -signal.SIGBUS: ": shared memory is full; a container gets more by docker run --shm-size=8g",
+}
 PATIENCE = 60.0  # seconds without a word from a worker, of which its start takes two or three
 
 
@@ -47,6 +53,9 @@ def in_processes(
     threads = threads or max(1, loader.visible_cores() // processes)
     bounds = [rows.count * i // processes for i in range(processes + 1)]
     workers: list[Worker] = []
+    # For a generator that nobody closes: multiprocessing waits at exit for children, and ours do not heed its SIGTERM.
+    end = functools.partial(_end, workers)
+    atexit.register(end)
     try:
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             share = Rows(rows.first + first, last - first)
@@ -56,13 +65,20 @@ def in_processes(
             parts = [_take(worker, place, image[worker.rows]) for worker in workers]
             yield {"image": image} | {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     finally:
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.join()
-            worker.answers.close()
-            worker.memory.close()
-            worker.memory.unlink()
+        atexit.unregister(end)
+        end()
+
+
+def _end(workers: list[Worker]) -> None:
+    """Leave neither processes nor shared memory behind, nor anything in the list."""
+    for worker in workers:
+        worker.process.kill()
+    while workers:
+        worker = workers.pop()
+        worker.process.join()
+        worker.answers.close()
+        worker.memory.close()
+        worker.memory.unlink()
 
 
 def _start(
@@ -86,10 +102,10 @@ def _take(worker: Worker, place: int, out: np.ndarray) -> Batch:
         raise RunError(f"{worker.name} has said nothing for {PATIENCE:g} s. See where it hangs: py-spy dump --pid PROCESS.")
     try:
         answer = worker.answers.recv()
-    except EOFError:
+    except (EOFError, OSError):  # OSError: it died in the middle of its answer
         worker.process.join(5)
         code = worker.process.exitcode
-        raise RunError(f"{worker.name} died, exit code {code}. -9: it was killed, often for want of memory.") from None
+        raise RunError(f"{worker.name} died, exit code {code}{CAUSES.get(code, '')}.") from None
     if isinstance(answer, Exception):
         raise answer
     out[...] = np.ndarray(worker.shape, np.uint8, worker.memory.buf)[place % worker.shape[0]]

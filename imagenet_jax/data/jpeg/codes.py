@@ -12,6 +12,7 @@ from numba import njit
 from imagenet_jax.data.jpeg.machine import copy_eight
 
 BITS = 11  # 10 and 12 decode as fast; the table of 11 is made in half the time of the one of 12
+MOST = 25  # bits that one look takes: of the 56 in the window 31 are left, enough for any code and its value
 PADDING = 4096  # bytes; an MCU takes at most 10 blocks x 64 coefficients x 31 bits = 2,480
 
 # An entry of a table says what the next BITS bits are; 0: a code that is longer.
@@ -76,7 +77,7 @@ def tables(counts, symbols, used, fast, limits, offsets):
             offsets[t, length] = place - code
             for _ in range(counts[t, length - 1]):
                 symbol = symbols[t, place]
-                if t < 4 and symbol > 11:
+                if t < 4 and symbol > 15:  # 8 bits have 11 at most; libjpeg takes 15
                     return False
                 if length <= BITS:
                     first = code << (BITS - length)
@@ -105,7 +106,7 @@ def _ac_entry(single, bits):
     while values < 2 and taken < BITS:
         found = single[(bits << taken) & ((1 << BITS) - 1)]
         length, run, size = found >> 8, (found >> 4) & 15, found & 15
-        if found == 0 or taken + length > BITS:
+        if found == 0 or taken + length > BITS or taken + length + size > MOST:
             break
         entry |= KNOWN
         taken += length

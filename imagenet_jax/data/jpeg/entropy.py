@@ -95,7 +95,7 @@ def _skip(stream, bits, have, at, t, codes):
             bits, have, k = bits << taken, have - taken, k + passed
             if entry & LAST:
                 return bits, have, at, True
-            entry = word_at(codes[0], base + (bits >> _SHIFT))  # 27 bits at the most are gone: enough are left for a second look
+            entry = word_at(codes[0], base + (bits >> _SHIFT))  # 25 bits at the most are gone (codes.MOST)
             passed = (entry >> _U(8)) & _U(255)
             if entry & KNOWN and k + passed < _U(64):
                 taken = entry & _U(31)
@@ -240,7 +240,7 @@ def coefficients(scan, mcus, blocks, out):
                 if not valid or last < 0:
                     return False
                 previous[blocks[b, 0]] += difference
-                if abs(previous[blocks[b, 0]]) > 1 << 14:  # more than any 8-bit image has, and than encode.py can write
+                if abs(previous[blocks[b, 0]]) >= 1 << 14:  # 8 bits have 1 << 10; differences beyond 15 bits have no code
                     return False
                 block[0] = np.float32(previous[blocks[b, 0]])
                 for k in range(last + 1):

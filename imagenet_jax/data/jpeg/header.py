@@ -90,7 +90,9 @@ def segments(data: bytes) -> list[tuple[int, int, int]]:
         marker = data[at + 1]
         if marker == EOI:
             raise ValueError("JPEG: ends before any scan")
-        if marker == 0x01 or SOI <= marker <= SOI or 0xD0 <= marker <= 0xD7:  # TEM, SOI, RSTn: no length
+        if marker == 0:  # libjpeg passes over it and would see other headers than we
+            raise ValueError(f"JPEG: no marker at byte {at}")
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # TEM, RSTn, SOI: no length
             end = at + 2
         else:
             (length,) = struct.unpack_from(">H", data, at + 2)
@@ -160,6 +162,10 @@ def _with_scan(header: Header, body: bytes) -> Header:
     scan = [(body[1 + 2 * i], body[2 + 2 * i]) for i in range(body[0])]
     if [name for name, _ in scan] != [c.id for c in header.components]:
         return header
+    if any(t >> 4 > 3 or t & 15 > 3 for _, t in scan):
+        raise ValueError("JPEG: a scan names a Huffman table that there cannot be")
+    if len(scan) > 1 and sum(c.h * c.v for c in header.components) > 10:  # T.81, B.2.3
+        raise ValueError("JPEG: more than ten blocks in an MCU")
     components = tuple(c._replace(dc=t >> 4, ac=t & 15) for c, (_, t) in zip(header.components, scan, strict=True))
     return header._replace(components=components, interleaved=True)
 
@@ -168,7 +174,7 @@ def _huffman(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     while body:
         counts = body[1:17]
         symbols = body[17 : 17 + sum(counts)]
-        if len(counts) < 16 or len(symbols) < sum(counts) or len(symbols) > 256:
+        if body[0] & 0xEF > 3 or len(counts) < 16 or len(symbols) < sum(counts) or len(symbols) > 256:
             raise ValueError("JPEG: a Huffman table is damaged")
         yield body[0], counts, symbols
         body = body[17 + len(symbols) :]

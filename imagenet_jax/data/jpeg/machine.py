@@ -1,7 +1,8 @@
 """What numba has no words for: memory by address, and an 8x8 inverse DCT in vectors of eight. No bounds are checked here.
 
 Addresses, since numba counts references to every array that it hands to an inlined function: 20 atomic operations a block, which
-took as long as the decoding itself.
+took as long as the decoding itself. Numba's cache only asks whether the calling file changed: whoever edits this one, or a constant
+of codes.py, removes __pycache__.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
