@@ -1,5 +1,6 @@
 """`bench feed`: does the loader keep up with an accelerator that takes so many images a second?"""
 
+import multiprocessing
 import os
 import pathlib
 import resource
@@ -23,7 +24,7 @@ class Fed(NamedTuple):
     seconds: float = 0.0
     images: int = 0
     waited: float = 0.0  # seconds that it waited for a batch
-    resident: int = 0  # bytes of memory of this process, now
+    resident: int = 0  # bytes of memory of this process and its workers, now
 
 
 def feed(
@@ -65,8 +66,12 @@ def feed(
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM now (not its peak)."""
-    statm = pathlib.Path("/proc/self/statm")  # Linux
+    """Memory of this process and its workers that is in RAM now (not its peak); what they share is counted in each."""
+    return sum(map(_resident, [os.getpid(), *(child.pid or 0 for child in multiprocessing.active_children())]))
+
+
+def _resident(pid: int) -> int:
+    statm = pathlib.Path(f"/proc/{pid}/statm")  # Linux
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return 1024 * int(subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=True).stdout)
+    return 1024 * int(subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True).stdout)

@@ -1,7 +1,9 @@
 """tf.data as flax's ImageNet example uses it: it decodes only the crop, with the fast DCT, and resizes bilinearly, not antialiased.
 
 The same calls and settings (sample_distorted_bounding_box, decode_and_crop_jpeg, shuffle of 16 batches, AUTOTUNE, prefetch of 10
-batches), but uint8 out and no normalising, as everywhere here; threads are limited to the cores.
+batches), but uint8 out and no normalising, as everywhere here; threads are limited to the cores. Its sampler draws the height of a
+box evenly, torchvision's (and ours) the area: its crops hold 0.385 of a 500 x 375 image on average, ours 0.430 (4,000 draws), which
+is in its favour.
 """
 
 from collections.abc import Iterator
