@@ -66,9 +66,8 @@ class Scan(NamedTuple):
 def scan_of(data: bytes, header: Header) -> Scan:
     """Make a sequential JPEG's data ready. Raises ValueError where its end or a Huffman table is missing or damaged."""
     rows, columns = header.mcus
-    if rows * columns * len(blocks_of(header.components)) > 4 * len(
-        data
-    ):  # a block takes two bits or more; what follows allocates by this
+    blocks = rows * columns * len(blocks_of(header.components))
+    if blocks > 4 * len(data):  # a block takes two bits or more; what follows allocates by this
         raise ValueError("JPEG: it is cut off: fewer bytes than its size asks for")
     interval = header.restart_interval or rows * columns
     wanted = -(-rows * columns // interval)

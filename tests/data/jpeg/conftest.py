@@ -1,6 +1,7 @@
 """JPEGs of every kind, made on the spot."""
 
 import io
+import tarfile
 
 import cv2
 import numpy as np
@@ -46,3 +47,10 @@ def jpeg():
         return by_pillow(image, quality=quality, subsampling=kind, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def photos(shared_data):
+    """The 100 validation images of the sample, encoded."""
+    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_val.tar") as tar:
+        return [tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()]
