@@ -1,5 +1,4 @@
 import io
-import tarfile
 
 import cv2
 import numba
@@ -19,13 +18,6 @@ ENGINES = sorted(decode.ENGINES)
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request):
     return decode.engine(request.param)
-
-
-@pytest.fixture(scope="module")
-def photos(shared_data):
-    """The 100 validation images of the sample, encoded."""
-    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_val.tar") as tar:
-        return [tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()]
 
 
 def picture(height=60, width=80):
