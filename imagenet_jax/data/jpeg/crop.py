@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import threading
 from typing import NamedTuple
 
@@ -65,12 +66,11 @@ class Scan(NamedTuple):
 
 def scan_of(data: bytes, header: Header) -> Scan:
     """Make a sequential JPEG's data ready. Raises ValueError where its end or a Huffman table is missing or damaged."""
-    rows, columns = header.mcus
-    blocks = rows * columns * len(blocks_of(header.components))
-    if blocks > 4 * len(data):  # a block takes two bits or more; what follows allocates by this
+    mcus = math.prod(header.mcus)
+    if mcus * len(header.components) > 4 * len(data):  # a block takes two bits or more; what follows allocates by this
         raise ValueError("JPEG: it is cut off: fewer bytes than its size asks for")
-    interval = header.restart_interval or rows * columns
-    wanted = -(-rows * columns // interval)
+    interval = header.restart_interval or mcus
+    wanted = -(-mcus // interval)
     stream = _array("stream", len(data) + 2 * codes.PADDING, np.uint8)
     starts = np.empty(wanted + 1, np.int64)
     count, segments = codes.clean(np.frombuffer(data, np.uint8), header.data_at, stream, starts)
@@ -78,17 +78,14 @@ def scan_of(data: bytes, header: Header) -> Scan:
         raise ValueError("JPEG: it is cut off: no end of image")
     if segments != wanted:
         raise ValueError(f"JPEG: {segments - 1} restart markers, wanted {wanted - 1}")
-    counts, symbols, used = np.zeros((8, 16), np.uint8), np.zeros((8, 256), np.uint8), np.zeros(8, np.bool_)
-    for place, lengths, values in header.huffman:
-        t = (place >> 4) * 4 + (place & 15)
-        counts[t] = np.frombuffer(lengths, np.uint8)
-        symbols[t, : len(values)] = np.frombuffer(values, np.uint8)
-        used[t] = True
-    if not all(used[c.dc] and used[4 + c.ac] for c in header.components):
+    tables = {(place >> 4) * 4 + (place & 15): lengths + symbols for place, lengths, symbols in header.huffman}
+    if not all(c.dc in tables and 4 + c.ac in tables for c in header.components):
         raise ValueError("JPEG: a Huffman table is missing")
-    fast = _array("fast", 8 << codes.BITS, np.uint64)[: 8 << codes.BITS].reshape(8, -1)
-    limits, offsets = np.zeros((8, 17), np.int64), np.zeros((8, 17), np.int64)
-    if not codes.tables(counts, symbols, used, fast, limits, offsets):
+    rows = b"".join([bytes((t,)) + body.ljust(16 + 256, b"\0") for t, body in tables.items()])
+    fast = _array("fast", 8 << codes.BITS, np.uint64).reshape(8, -1)
+    limits, offsets = (_array(name, 8 * 17, np.int64).reshape(8, -1) for name in ("limits", "offsets"))
+    symbols = _array("symbols", 8 * 256, np.uint8).reshape(8, -1)
+    if not codes.tables(np.frombuffer(rows, np.uint8).reshape(-1, 1 + 16 + 256), fast, limits, offsets, symbols):
         raise ValueError("JPEG: a Huffman table is damaged")
     return Scan(stream, count, starts, segments, interval, fast, limits, offsets, symbols)
 

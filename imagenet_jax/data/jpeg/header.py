@@ -5,7 +5,7 @@ The bytes are hostile: every length is checked against what is there, and no num
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SOI, EOI, SOS, DQT, DHT, DRI, DNL, COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC, 0xFE
 FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # SOF markers
@@ -105,69 +105,53 @@ def segments(data: bytes) -> list[tuple[int, int, int]]:
         at = end
 
 
-def size(data: bytes) -> tuple[int, int]:
-    """Height and width alone, from the frame header. Raises ValueError."""
-    try:
-        at = 2
-        if data[:2] != b"\xff\xd8":
-            raise ValueError("JPEG: no start of image")
-        while True:
-            while data[at] == 0xFF and data[at + 1] == 0xFF:
-                at += 1
-            if data[at] != 0xFF:
-                raise ValueError(f"JPEG: no marker at byte {at}")
-            marker = data[at + 1]
-            if marker in FRAMES:
-                return struct.unpack_from(">HH", data, at + 5)
-            if marker in (SOS, EOI):
-                raise ValueError("JPEG: no frame header")
-            at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + struct.unpack_from(">H", data, at + 2)[0]
-    except (IndexError, struct.error):
-        raise ValueError("JPEG: the headers are cut off") from None
-
-
 def _read(data: bytes) -> Header:
-    header = Header(segments(data))
-    for marker, at, end in header.segments:
-        body = data[at + 4 : end]
-        if marker in FRAMES:
-            header = _with_frame(header, marker, body)
-        elif marker == DHT:
-            header = header._replace(huffman=header.huffman + tuple(_huffman(body)))
+    found: dict[str, Any] = {"segments": segments(data)}
+    huffman: list[tuple[int, bytes, bytes]] = []
+    quantization: list[tuple[int, tuple[int, ...]]] = []
+    components: tuple[Component, ...] = ()
+    for marker, at, end in found["segments"]:
+        if marker == DHT:
+            huffman += _huffman(data[at + 4 : end])
         elif marker == DQT:
-            header = header._replace(quantization=header.quantization + tuple(_quantization(body)))
+            quantization += _quantization(data[at + 4 : end])
+        elif marker in FRAMES:
+            if components:
+                raise ValueError("JPEG: two frame headers")
+            components = _components(data[at + 9 : end])
+            found["frame"] = marker
+            found["precision"], found["height"], found["width"] = struct.unpack_from(">BHH", data, at + 4)
         elif marker == DRI:
-            header = header._replace(restart_interval=struct.unpack_from(">H", body)[0])
-        elif marker == APP14_ADOBE and body[:5] == b"Adobe" and len(body) >= 12:
-            header = header._replace(adobe_transform=body[11])
+            (found["restart_interval"],) = struct.unpack_from(">H", data, at + 4)
+        elif marker == APP14_ADOBE and data[at + 4 : at + 9] == b"Adobe" and end - at >= 16:
+            found["adobe_transform"] = data[at + 15]
         elif marker == SOS:
-            header = _with_scan(header, body)
-    if not header.components or not header.height or not header.width:
+            found["interleaved"], components = _scanned(components, data[at + 4 : end])
+    if not components or not found["height"] or not found["width"]:
         raise ValueError("JPEG: no frame header, or an image without pixels")
-    return header
+    return Header(components=components, huffman=tuple(huffman), quantization=tuple(quantization), **found)
 
 
-def _with_frame(header: Header, marker: int, body: bytes) -> Header:
-    if header.components:
-        raise ValueError("JPEG: two frame headers")
-    precision, height, width, count = struct.unpack_from(">BHHB", body)
-    rows = [body[6 + 3 * i : 9 + 3 * i] for i in range(count)]
-    components = tuple(Component(name, sampling >> 4, sampling & 15, table) for name, sampling, table in rows)
+def _components(body: bytes) -> tuple[Component, ...]:
+    """Of a frame header, from its count of components on."""
+    components = tuple(
+        [Component(body[i], body[i + 1] >> 4, body[i + 1] & 15, body[i + 2]) for i in range(1, 1 + 3 * body[0], 3)]
+    )  # fmt: skip
     if any(not 1 <= c.h <= 4 or not 1 <= c.v <= 4 for c in components):
         raise ValueError("JPEG: sampling factors are damaged")
-    return header._replace(frame=marker, precision=precision, height=height, width=width, components=components)
+    return components
 
 
-def _with_scan(header: Header, body: bytes) -> Header:
+def _scanned(components: tuple[Component, ...], body: bytes) -> tuple[bool, tuple[Component, ...]]:
+    """Whether the scan holds all components, and these with their Huffman tables if it does."""
     scan = [(body[1 + 2 * i], body[2 + 2 * i]) for i in range(body[0])]
-    if [name for name, _ in scan] != [c.id for c in header.components]:
-        return header
+    if [name for name, _ in scan] != [c.id for c in components]:
+        return False, components
     if any(t >> 4 > 3 or t & 15 > 3 for _, t in scan):
         raise ValueError("JPEG: a scan names a Huffman table that there cannot be")
-    if len(scan) > 1 and sum(c.h * c.v for c in header.components) > 10:  # T.81, B.2.3
+    if len(scan) > 1 and sum(c.h * c.v for c in components) > 10:  # T.81, B.2.3
         raise ValueError("JPEG: more than ten blocks in an MCU")
-    components = tuple(c._replace(dc=t >> 4, ac=t & 15) for c, (_, t) in zip(header.components, scan, strict=True))
-    return header._replace(components=components, interleaved=True)
+    return True, tuple([Component(*c[:4], t >> 4, t & 15) for c, (_, t) in zip(components, scan, strict=True)])
 
 
 def _huffman(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:

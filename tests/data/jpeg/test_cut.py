@@ -60,7 +60,7 @@ def test_a_cut_is_much_smaller_and_needs_nothing_of_the_rest(jpeg):
     header = headers.read(data)
     small, y, x, height, width = cut.cut(data, header, 200, 200, 30, 30)
     assert (y, x, height, width) == (8, 8, 48, 64)  # rows 192 .. 239 and one segment of 64 pixels
-    assert headers.size(small) == (height, width)
+    assert headers.read(small)[3:5] == (height, width)
     assert len(small) < len(data) / 20
     bounds = cut.segment_bounds(data, header)
     kept = set(range(12 * 8 + 3, 15 * 8 + 3, 8))
