@@ -4,8 +4,6 @@ Pixels come back through shared memory, in as many slots as batches may be under
 consumer holds is nobody else's. Workers are spawned, never forked: the parent has threads and a jax runtime.
 """
 
-import atexit
-import functools
 import itertools
 import multiprocessing
 import os
@@ -13,7 +11,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterator
-from multiprocessing import connection, shared_memory
+from multiprocessing import connection, shared_memory, util
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,9 +51,8 @@ def in_processes(
     threads = threads or max(1, loader.visible_cores() // processes)
     bounds = [rows.count * i // processes for i in range(processes + 1)]
     workers: list[Worker] = []
-    # For a generator that nobody closes: multiprocessing waits at exit for children, and ours do not heed its SIGTERM.
-    end = functools.partial(_end, workers)
-    atexit.register(end)
+    # At exit too, for a generator that nobody closes: multiprocessing waits there for children, and ours do not heed its SIGTERM.
+    end = util.Finalize(None, _end, (workers,), exitpriority=10)
     try:
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             share = Rows(rows.first + first, last - first)
@@ -65,7 +62,6 @@ def in_processes(
             parts = [_take(worker, place, image[worker.rows]) for worker in workers]
             yield {"image": image} | {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     finally:
-        atexit.unregister(end)
         end()
 
 
