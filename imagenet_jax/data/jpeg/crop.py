@@ -110,13 +110,13 @@ def blocks_of(components: tuple[Component, ...]) -> list[tuple[int, int, int, in
 
 @functools.lru_cache(256)  # most images share these tables with many others: 20 us an image
 def _layout(
-    components: tuple[Component, ...], quantization: tuple[tuple[int, tuple[int, ...]], ...]
+    components: tuple[Component, ...], quantization: tuple[tuple[int, bytes], ...]
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
     """For entropy.decode: `blocks`, `quant`, and pixels of an MCU down and across by component."""
     single = len(components) == 1
     sides = [(8, 8) if single else (8 * c.v, 8 * c.h) for c in components]
     blocks = np.array([(*b, *sides[b[0]]) for b in blocks_of(components)], np.int64)
-    factors = dict(quantization)
+    factors = {place: np.frombuffer(body, ">u2" if len(body) > 64 else np.uint8) for place, body in quantization}
     return blocks, np.array([factors[c.quantization] for c in components], np.float32), sides
 
 
