@@ -219,9 +219,11 @@ def _fill(source: Source, pixels: Pixels, views: Views, row: Wanted, batch: Batc
         index = (row.index + tried) % len(source)
         try:
             label = _render(source, index, pixels, row, square)
-        except RunError:
-            if tried + 1 == tries:
+        except RunError as error:
+            if tries == 1:
                 raise
+            if tried + 1 == tries:
+                raise RunError(f"{tries} examples in a row are broken, from {row.index} on. The last: {error}") from error
             continue
         batch["label"][slot], batch["id"][slot] = label, index
         batch["instead_of"][slot] = row.index if tried else -1

@@ -307,3 +307,38 @@ def test_visible_cores_follow_the_affinity(monkeypatch):
     monkeypatch.delattr(loader.os, "sched_getaffinity")
     monkeypatch.setattr(loader.os, "cpu_count", lambda: None)
     assert loader.visible_cores() == 1
+
+
+BAD = b"no image"
+
+
+def with_broken(broken):
+    return source_of([BAD if i in broken else noisy(i) for i in range(IMAGES)])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_broken_image_gives_way_to_the_next_id_that_decodes(threads):
+    broken = {0, 4, 5, 6, 22}
+    instead = {0: 1, 4: 7, 5: 7, 6: 7, 22: 1}  # behind the last comes the first
+    due = np.concatenate([order.examples(step * 8, 8, IMAGES, 3)[1] for step in range(6)]).tolist()
+    batches = list(train(with_broken(broken), broken="substitute", threads=threads))
+    ids, instead_of, labels = (np.concatenate([b[key] for b in batches]).tolist() for key in ("id", "instead_of", "label"))
+    assert ids == [instead.get(i, i) for i in due]
+    assert instead_of == [i if i in broken else -1 for i in due]
+    assert labels == [i % 5 for i in ids]
+    assert_same(batches, train(with_broken(broken), broken="substitute", threads=3))
+    for ours, whole in zip(batches, train(source_of([noisy(i) for i in range(IMAGES)])), strict=True):
+        np.testing.assert_array_equal(ours["image"][ours["instead_of"] < 0], whole["image"][ours["instead_of"] < 0])
+
+
+def test_so_many_broken_in_a_row_end_the_run():
+    list(train(with_broken(set(range(15))), broken="substitute"))
+    with pytest.raises(RunError, match="16 examples in a row"):
+        list(train(with_broken(set(range(16))), broken="substitute"))
+
+
+def test_unless_asked_for_nothing_is_substituted():
+    with pytest.raises(RunError, match=r"4\.png \(example 4 of toy"):
+        list(train(with_broken({4})))
+    with pytest.raises(RunError, match=r"4\.png \(example 4 of toy"):
+        list(eval_batches(with_broken({4}), PIXELS, batch_size=8, rows=Rows(0, 8)))
