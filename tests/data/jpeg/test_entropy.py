@@ -6,6 +6,7 @@ import pytest
 from imagenet_jax.data import restart
 from imagenet_jax.data.jpeg import crop
 from imagenet_jax.data.jpeg import header as headers
+from imagenet_jax.data.jpeg.codes import BITS
 
 
 def canonical(lengths):
@@ -93,14 +94,14 @@ def test_any_code_and_any_value(seed):
 
 
 def test_codes_and_values_that_use_up_the_window():
-    """11 + 15 bits in one look and 16 + 15 after it are one more than 56: hostile, but well-formed."""
+    """The longest code of a look and 15 bits, then 16 + 15: no more than the 56 of the window. Hostile, but well-formed."""
     random = np.random.default_rng(0)
     blocks = random.integers(1 << 14, 1 << 15, (60, 64)) * random.choice([-1, 1], (60, 64))
     blocks[:, 2::2] = 0  # run 1: 0x1F
     blocks[:, 63] = 1 << 14
     blocks[:, 0] = 0
     blocks[::2, 1:4] = 1 << 14
-    for lengths in ({0x1F: 11, 0x0F: 16, 0: 1}, {0x1F: 16, 0x0F: 11, 0: 1}):
+    for lengths in ({0x1F: BITS, 0x0F: 16, 0: 1}, {0x1F: 16, 0x0F: BITS, 0: 1}):
         data = grey(blocks, {0: 1}, lengths)
         np.testing.assert_array_equal(coefficients(data), blocks)
         check_crops(data, len(blocks))
