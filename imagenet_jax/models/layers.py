@@ -6,6 +6,7 @@ even size on one side more than on the other, and imported weights would see ima
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -119,15 +120,27 @@ class BatchNorm(nn.Module):
         return group
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
-    """A square convolution without bias, padded by kernel // 2 on all sides, as torchvision's."""
+def conv(
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    dtype: Dtype,
+    param_dtype: Dtype,
+    name: str,
+    kernel_init: nn.initializers.Initializer = conv_init,
+) -> nn.Conv:
+    """A square convolution, padded by kernel // 2 on all sides, as torchvision's; `groups` = its inputs: depthwise."""
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
         padding=((kernel // 2, kernel // 2),) * 2,
-        use_bias=False,
-        kernel_init=conv_init,
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=kernel_init,
         dtype=dtype,
         param_dtype=param_dtype,
         name=name,
@@ -141,6 +154,27 @@ def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name
         return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     return nn.Dense(features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+class SqueezeExcite(nn.Module):
+    """Multiply each channel by a gate computed from all channels' means (Hu et al. 2017, arXiv 1709.01507).
+
+    x: (n, h, w, c), result likewise in `dtype`. squeezed: width of the hidden layer. Parameters fc1, fc2: 1x1
+    convolutions with bias, as in torchvision. The means are summed in float32.
+    """
+
+    squeezed: int
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        mean = jnp.mean(x, (1, 2), keepdims=True, dtype=jnp.promote_types(self.dtype, jnp.float32))
+        hidden = self.activation(conv(self.squeezed, 1, bias=True, **dtypes, name="fc1")(mean))
+        return x * self.gate(conv(x.shape[-1], 1, bias=True, **dtypes, name="fc2")(hidden))
 
 
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
