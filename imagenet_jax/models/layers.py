@@ -130,17 +130,21 @@ def conv(
     *,
     groups: int = 1,
     bias: bool = False,
+    same: bool = False,
     dtype: Dtype,
     param_dtype: Dtype,
     name: str,
     kernel_init: nn.initializers.Initializer = conv_init,
 ) -> nn.Conv:
-    """A square convolution, padded by kernel // 2 on all sides, as torchvision's; `groups` = its inputs: depthwise."""
+    """A square convolution, padded by kernel // 2 on all sides, as torchvision's; `groups` = its inputs: depthwise.
+
+    With `same` it is padded as TensorFlow's "SAME", for weights from there.
+    """
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=((kernel // 2, kernel // 2),) * 2,
+        padding="SAME" if same else ((kernel // 2, kernel // 2),) * 2,
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=kernel_init,
@@ -240,6 +244,12 @@ def drop_path(branch: jax.Array, rate: float, train: bool) -> jax.Array:
 def drop_path_rates(rate: float, blocks: int) -> list[float]:
     """A rate for each block, linear in its depth: 0 for the first, `rate` for the last."""
     return [rate * i / max(1, blocks - 1) for i in range(blocks)]
+
+
+def round_channels(width: float) -> int:
+    """`width` to a multiple of 8, at least 8 and at least 0.9 times as many (the code of Sandler et al. 2018)."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
