@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int | None:
         parameters, gmacs, top1, source = PUBLISHED[name]
         size = create(name, num_classes=1).native_size
         accuracy = "-" if top1 is None else f"{top1:.2f}"
-        print(f"{name:<{width}}{parameters:>12,}{gmacs:>9.3f}{size:>6}{accuracy:>8}  {source}".rstrip())
+        print(f"{name:<{width}}{parameters:>12,}{gmacs:>9}{size:>6}{accuracy:>8}  {source}".rstrip())
     return cli.FINISHED
 
 
