@@ -154,6 +154,26 @@ def conv(
     )
 
 
+def conv_norm(
+    conv: Callable[..., nn.Module],
+    norm: Callable[..., nn.Module],
+    x: jax.Array,
+    features: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    act: Callable[[jax.Array], jax.Array] | None = None,
+    name: str,
+) -> jax.Array:
+    """torchvision's Conv2dNormActivation on x: the convolution `name`_0, the normalisation `name`_1, and `act`.
+
+    Call it within a compact method; `conv` and `norm` make the layers.
+    """
+    x = norm(name=f"{name}_1")(conv(features, kernel, stride, groups=groups, name=f"{name}_0")(x))
+    return act(x) if act else x
+
+
 def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
     """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in)."""
 
