@@ -50,7 +50,8 @@ class Block(nn.Module):
         if se:
             y = self.excite(layers.round_channels(expanded // 4), gate=nn.hard_sigmoid, name=next(names))(y)
         if self.prefix == "conv":  # V2's last two layers are not nested
-            y = self.norm(name=next(names))(self.conv(width, 1, name=next(names))(y))
+            y = self.conv(width, 1, name=next(names))(y)
+            y = self.norm(name=next(names))(y)
         else:
             y = unit(y, width, name=next(names))
         return x + y if stride == 1 and width == x.shape[-1] else y
