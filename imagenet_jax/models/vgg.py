@@ -14,17 +14,17 @@ import numpy as np
 
 from imagenet_jax.models import layers
 
-WIDTHS = (64, 128, 256, 512, 512)
-HIDDEN = 4096
 SIDE = 7  # of the maps that the dense layers take: 224 / 32
 # The paper starts from a trained 11-layer net; torchvision's initial values train from scratch.
 dense = partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
 
 
 class VGG(layers.Classifier):
-    """`depths`: 3x3 convolutions before each of the five poolings."""
+    """`depths`: 3x3 convolutions before each of the five poolings, of `width` x 1, 2, 4, 8, 8 channels; then `hidden` twice."""
 
     depths: tuple[int, ...] = (1, 1, 2, 2, 2)
+    width: int = 64
+    hidden: int = 4096
     batch_norm: bool = False
     dropout: float = 0.5
 
@@ -35,9 +35,9 @@ class VGG(layers.Classifier):
         drop = nn.Dropout(self.dropout, deterministic=not train)
 
         x, maps, index = images.astype(self.dtype), {}, 0
-        for stage, (depth, width) in enumerate(zip(self.depths, WIDTHS, strict=True)):
+        for stage, depth in enumerate(self.depths):
             for _ in range(depth):
-                x = layers.conv(width, 3, bias=True, **dtypes, name=f"features_{index}")(x)
+                x = layers.conv(self.width * min(2**stage, 8), 3, bias=True, **dtypes, name=f"features_{index}")(x)
                 if self.batch_norm:
                     x = norm(name=f"features_{index + 1}")(x)
                 x = nn.relu(x)
@@ -49,8 +49,8 @@ class VGG(layers.Classifier):
         maps["stride32"] = x
 
         x = adaptive_pool(x, SIDE).transpose(0, 3, 1, 2).reshape(len(x), -1)  # torch flattens channels first
-        x = drop(nn.relu(dense(HIDDEN, **dtypes, name="classifier_0")(x)))
-        x = drop(nn.relu(dense(HIDDEN, **dtypes, name="classifier_3")(x)))
+        x = drop(nn.relu(dense(self.hidden, **dtypes, name="classifier_0")(x)))
+        x = drop(nn.relu(dense(self.hidden, **dtypes, name="classifier_3")(x)))
         maps["pooled"] = x.astype(self.wide)
         if head:
             fc = dense(self.num_classes, dtype=self.wide, param_dtype=self.param_dtype, name="classifier_6")

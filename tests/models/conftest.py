@@ -1,5 +1,7 @@
 """Weights for tests of models."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -30,3 +32,27 @@ def drawn():
         return tree.map_with_path(leaf, jax.eval_shape(lambda: model.init(jax.random.key(0), images)))
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def torch_state(torch):
+    """torch_state(params, renames): our parameters, or batch_stats, as a state dict: `a_0/b/kernel` is `a.0.b.weight`.
+
+    Each (pattern, replacement) of `renames` is then applied to every name, in order.
+    """
+
+    def state(params, renames=()):
+        result = {}
+        for path, leaf in tree.paths(params):
+            name = re.sub(r"_(\d+)(?=\.)", r".\1", path.replace("/", "."))
+            name = re.sub(r"\.(kernel|scale)$", ".weight", name)
+            name = re.sub(r"\.(mean|var)$", r".running_\1", name)
+            value = np.asarray(leaf)
+            if path.endswith("kernel"):
+                value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
+            for pattern, replacement in renames:
+                name = re.sub(pattern, replacement, name)
+            result[name] = torch.tensor(value)
+        return result
+
+    return state
