@@ -23,6 +23,12 @@ V1 = "torchvision IMAGENET1K_V1"
 # Its multiply-adds (407 M for lite0) are 3 to 6 % more than the convolutions', about 3 a value of each map; here those are counted.
 LITE = "EfficientNet-Lite README, float32"
 NFNET = "2102.06171 table 6"
+V2 = "ConvNeXt-V2 README, FCMAE"
+# timm counts other work too, so that its 17.58 for ViT-B/16 is torchvision's 17.564: here rounded to what is the same in both.
+TIMM = "timm results-imagenet.csv"
+AUGREG = f"{TIMM}, augreg_in1k"
+AUGREG_21K = f"{TIMM}, augreg_in21k_ft_in1k"
+DEIT = f"{TIMM}, fb_in1k"
 HE_TABLE_6 = "CIFAR-10, 1512.03385 table 6"  # its parameters are rounded, and it has no multiply-adds: both are counted here
 
 PUBLISHED = {
@@ -73,6 +79,33 @@ PUBLISHED = {
     "efficientnet_lite4": Published(13_006_568, 2.553, 81.5, LITE),
     "nfnet_f0": Published(71_489_284, 12.38, 83.6, NFNET),
     "nfnet_f1": Published(132_634_256, 35.54, 84.7, NFNET),
+    "convnext_tiny": Published(28_589_128, 4.456, 82.520, V1),
+    "convnext_small": Published(50_223_688, 8.684, 83.616, V1),
+    "convnext_base": Published(88_591_464, 15.355, 84.062, V1),
+    "convnext_large": Published(197_767_336, 34.361, 84.414, V1),
+    "convnextv2_atto": Published(3_708_400, 0.55, 76.7, V2),
+    "convnextv2_femto": Published(5_233_240, 0.78, 78.5, V2),
+    "convnextv2_pico": Published(9_066_280, 1.37, 80.3, V2),
+    "convnextv2_nano": Published(15_623_800, 2.45, 81.9, V2),
+    "convnextv2_tiny": Published(28_635_496, 4.456, 83.0, V2),  # V1's products; the README has 4.47 here, as V1's authors 4.5
+    "convnextv2_base": Published(88_717_800, 15.4, 84.9, V2),
+    "vit_ti_16": Published(5_717_416, 1.3, 75.454, AUGREG_21K),
+    "vit_s_16": Published(22_050_664, 4.6, 78.846, AUGREG),
+    "vit_s_32": Published(22_878_952, 1.1, 75.994, AUGREG_21K),
+    "vit_b_16": Published(86_567_656, 17.564, 81.072, V1),
+    "vit_b_32": Published(88_224_232, 4.409, 75.912, V1),
+    "vit_l_16": Published(304_326_632, 61.555, 79.662, V1),
+    "vit_l_32": Published(306_535_400, 15.378, 76.972, V1),
+    "vit_l_14": Published(304_203_752, 81.0, None, ""),
+    "vit_h_14": Published(632_045_800, 167.295, None, ""),
+    "deit_ti_16": Published(5_717_416, 1.3, 72.172, DEIT),
+    "deit_s_16": Published(22_050_664, 4.6, 79.844, DEIT),
+    "deit_b_16": Published(86_567_656, 17.6, 81.980, DEIT),
+    "deit_ti_16_distilled": Published(5_910_800, 1.3, 74.500, DEIT),
+    "deit_s_16_distilled": Published(22_436_432, 4.6, 81.218, DEIT),
+    "deit_b_16_distilled": Published(87_338_192, 17.7, 83.386, DEIT),
+    "mixer_s_16": Published(18_528_264, 3.8, None, ""),
+    "mixer_b_16": Published(59_880_472, 12.6, 76.602, f"{TIMM}, goog_in21k_ft_in1k"),
     "resnet8": Published(75_290, 0.012, None, ""),
     "resnet20": Published(269_722, 0.041, 91.25, HE_TABLE_6),
     "resnet32": Published(464_154, 0.069, 92.49, HE_TABLE_6),

@@ -18,6 +18,9 @@ from imagenet_jax.models.published import PUBLISHED
 # A member of each family, with settings that make it compile in seconds, and the side of its images.
 SMALL = {
     "resnet50": ({"depths": (1, 1), "width": 16}, 32),
+    "convnext_tiny": ({"depths": (1, 1), "widths": (8, 16), "layer_scale": 1.0}, 32),
+    "vit_s_16": ({"width": 32, "depth": 1, "heads": 2, "native_size": 64}, 32),
+    "mixer_s_16": ({"width": 32, "depth": 1}, 32),
     "resnet8": ({}, 32),
 }
 
