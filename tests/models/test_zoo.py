@@ -13,14 +13,21 @@ import numpy as np
 import pytest
 
 from imagenet_jax import models, tree
+from imagenet_jax.models import efficientnet, mobilenet
 from imagenet_jax.models.published import PUBLISHED
 
 # A member of each family, with settings that make it compile in seconds, and the side of its images.
 SMALL = {
     "resnet50": ({"depths": (1, 1), "width": 16}, 32),
+    "vgg11_bn": ({"depths": (1, 1, 1, 1, 1), "width": 8, "hidden": 32}, 32),
+    "densenet121": ({"depths": (2, 2), "width": 16, "growth": 8}, 32),
+    "regnet_y_400mf": ({"depths": (1, 2), "widths": (16, 32)}, 32),
     "convnext_tiny": ({"depths": (1, 1), "widths": (8, 16), "layer_scale": 1.0}, 32),
     "vit_s_16": ({"width": 32, "depth": 1, "heads": 2, "native_size": 64}, 32),
     "mixer_s_16": ({"width": 32, "depth": 1}, 32),
+    "mobilenet_v3_small": ({"rows": mobilenet.V3_SMALL[:5], "widest": 32, "hidden": 16}, 32),
+    "efficientnet_b0": ({"stages": efficientnet.B0[:3], "stem": 16, "widest": 32}, 32),
+    "nfnet_f0": ({"depths": (1,), "widths": (32,), "group_width": 8}, 32),
     "resnet8": ({}, 32),
 }
 
