@@ -67,12 +67,13 @@ def test_names_are_timms():
     assert names("convnextv2_tiny") == common | {f"{b}/mlp/grn/{p}" for b in blocks for p in ("bias", "scale")}
 
 
-@pytest.mark.parametrize(("name", "suffix", "start"), [("convnext_tiny", "gamma", 1e-6), ("convnextv2_tiny", "grn/scale", 0)])
-def test_layer_scale_starts_at_1e_6_and_grn_as_the_identity(name, suffix, start):
-    params = jax.jit(lambda: tiny(name).init(jax.random.key(0), IMAGES)["params"])
-    leaves = [leaf for path, leaf in tree.paths(params()) if path.endswith(suffix)]
-    assert len(leaves) == 4
-    np.testing.assert_allclose(jnp.concatenate(leaves), start)
+def test_layer_scale_starts_at_1e_6_and_grn_as_the_identity():
+    """One tiny block with both: drawing the weights of a whole model takes XLA twenty seconds."""
+    model = tiny()
+    block = convnext.Block(model.layer_scale, True, 0.0, False, jnp.float32, jnp.float32)
+    params = block.init(jax.random.key(0), jnp.zeros((1, 2, 2, 4)))["params"]
+    np.testing.assert_allclose(params["gamma"], 1e-6)
+    assert not jnp.any(params["mlp"]["grn"]["scale"])
 
 
 def test_grn_has_a_gradient_where_a_channel_is_zero():
