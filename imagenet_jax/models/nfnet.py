@@ -27,7 +27,8 @@ ALPHA = 0.2  # of the branches: each block adds 0.04 to the variance
 class ScaledConv(nn.Module):
     """A convolution whose kernel has, for each output, mean 0 and variance 1 / fan-in, times a learnt gain; "SAME" padding.
 
-    Scaled weight standardisation: equation 1 of the paper. x: (n, h, w, c). Parameters kernel, gain (1, 1, 1, features), bias.
+    Scaled weight standardisation: equation 1 of the paper. x: (n, h, w, c). Parameters: kernel, bias, and gain in timm's shape,
+    (features, 1, 1, 1).
     """
 
     features: int
@@ -42,11 +43,11 @@ class ScaledConv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
         kernel = self.param("kernel", kernel_init, shape, self.param_dtype)
-        gain = self.param("gain", nn.initializers.ones, (1, 1, 1, self.features), self.param_dtype)
+        gain = self.param("gain", nn.initializers.ones, (self.features, 1, 1, 1), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         kernel = kernel.astype(jnp.promote_types(self.param_dtype, jnp.float32))
         mean, variance = (f(kernel, (0, 1, 2), keepdims=True) for f in (jnp.mean, jnp.var))
-        kernel = (kernel - mean) * jax.lax.rsqrt(variance + 1e-5) * gain / math.sqrt(math.prod(shape[:3]))
+        kernel = (kernel - mean) * jax.lax.rsqrt(variance + 1e-5) * gain.reshape(1, 1, 1, -1) / math.sqrt(math.prod(shape[:3]))
         y = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

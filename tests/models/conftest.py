@@ -44,7 +44,7 @@ def torch_state(torch):
     def state(params, renames=()):
         result = {}
         for path, leaf in tree.paths(params):
-            name = re.sub(r"_(\d+)(?=\.)", r".\1", path.replace("/", "."))
+            name = re.sub(r"_(\d+)(?=[._])", r".\1", path.replace("/", "."))
             name = re.sub(r"\.(kernel|scale)$", ".weight", name)
             name = re.sub(r"\.(mean|var)$", r".running_\1", name)
             value = np.asarray(leaf)
