@@ -34,6 +34,7 @@ def optimizer(config: dict[str, Any]) -> Any:
         weight_decay=config["weight_decay"],
         no_weight_decay=config["no_weight_decay"],
         clip_norm=config["clip_norm"],
+        agc=config["agc"],
         **settings,
     )
 

@@ -52,6 +52,12 @@ def run(command: Callable[[list[str]], int | None]) -> None:
     sys.exit(code)
 
 
+def printable(text: object) -> str:
+    """Names of files and classes come from outside: no escape sequence of theirs reaches the terminal."""
+    shown = str(text)
+    return shown if shown.isprintable() else ascii(shown)
+
+
 def _say(message: object, code: int) -> int:
     sys.stdout.flush()
     print(f"{'error: ' if code in (FAILED, USER_MISTAKE) else ''}{message}", file=sys.stderr, flush=True)

@@ -82,6 +82,7 @@ def default() -> Config:
     c.weight_decay = 1e-4
     c.no_weight_decay = (r"(^|/)(bias|scale)$",)  # patterns searched in parameter paths such as "layer1_0/bn1/scale"
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
+    c.agc = 0.0  # adaptive gradient clipping: to this share of the norm of the weights of each output (NFNet: 0.01); 0: off
     c.label_smoothing = 0.0
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
@@ -199,7 +200,7 @@ def validate(c: Config, *, devices: int) -> None:
             raise UserError(f"{key}={value} is no finite number.")
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
-    off = ("weight_decay", "clip_norm", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
+    off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
     for key in (*off, "mixup_alpha", "cutmix_alpha"):
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")

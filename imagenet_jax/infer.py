@@ -1,4 +1,4 @@
-"""A trained run as something to apply: its model, its weights, and the preprocessing that belongs to them."""
+"""A trained run, or a folder of weights, as something to apply: model, variables, and the preprocessing that belongs to them."""
 
 import dataclasses
 import pathlib
@@ -6,14 +6,16 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from imagenet_jax import build, checkpoint, record
+from imagenet_jax import build, checkpoint, record, sharding
+from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
 from imagenet_jax.errors import UserError
+from imagenet_jax.pretrained import weights
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """What evaluation and prediction need, read from a run directory."""
+    """What evaluation and prediction need, read from a run directory or a folder of weights."""
 
     model: Any  # nn.Module
     weights: dict[str, Any]  # "raw", and "ema" where the run keeps one -> variables
@@ -22,7 +24,33 @@ class LoadedModel:
     pixels: Pixels
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    record: dict[str, Any]  # config.json
+    record: dict[str, Any]  # config.json; of weights: their model's name and settings, and where they came from
+
+    @property
+    def best(self) -> str:
+        """The weights to use where one must choose: the average, where one is kept."""
+        return "ema" if "ema" in self.weights else "raw"
+
+
+def load(folder: pathlib.Path, mesh: Mesh) -> LoadedModel:
+    """A run's newest checkpoint or a folder of weights, whichever `folder` is. Raises UserError as they do."""
+    return load_weights(folder, mesh) if (folder / "weights.json").is_file() else load_run(folder, mesh)
+
+
+def load_weights(folder: pathlib.Path, mesh: Mesh) -> LoadedModel:
+    """A folder that `convert` wrote, replicated over the mesh; all preprocessing is what its weights.json says."""
+    found = weights.load(folder)
+    p = found.preprocessing
+    return LoadedModel(
+        model=found.model,
+        weights={"raw": sharding.replicate(mesh, found.variables)},
+        step=0,
+        classes=found.classes,
+        pixels=Pixels(decode.engine("opencv", p.interpolation), p.image_size, p.crop_ratio, p.antialias),
+        mean=p.mean,
+        std=p.std,
+        record={"config": {"model": {"name": found.name, "settings": found.settings}}, "source": found.source},
+    )
 
 
 def load_run(workdir: pathlib.Path, mesh: Mesh) -> LoadedModel:

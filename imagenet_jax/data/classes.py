@@ -25,6 +25,12 @@ def wnids() -> list[str]:
     return list(_table())
 
 
+def wnids_of(names: Sequence[str]) -> list[str] | None:
+    """The wnids of readable names (or of wnids) of ILSVRC 2012, None where any of `names` is none of them."""
+    known = {readable: wnid for wnid, readable in _table().items()} | {wnid: wnid for wnid in _table()}
+    return [known[name] for name in names] if all(name in known for name in names) else None
+
+
 @functools.cache
 def _table() -> dict[str, str]:
     text = importlib.resources.files("imagenet_jax.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ from imagenet_jax.errors import UserError, unknown
 
 MAX_PIXELS = 64_000_000  # the default limit; the largest image of ImageNet has 38 million
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class Encoded(NamedTuple):
@@ -48,14 +49,26 @@ class Engine(NamedTuple):
     # (height, width), which hold until the thread's next crop. Raises ValueError.
     crop: Callable[[Encoded, int, int, int, int], list[np.ndarray]]
     resize: Callable[[np.ndarray, int, bool], np.ndarray]  # (image or plane, side, antialias) -> the same, side by side pixels
+    interpolation: str = "bilinear"
 
 
-def engine(name: str) -> Engine:
-    """The engine of that name, with the version that is installed. Raises UserError where it is unknown or not installed."""
+def engine(name: str, interpolation: str = "bilinear") -> Engine:
+    """The engine of that name, with the version that is installed. Raises UserError where it is unknown or not installed.
+
+    With `interpolation` "bicubic" Pillow resizes for all of them: weights that were made with it expect its kernel (Keys with
+    a = -0.5; OpenCV has -0.75) and its antialiasing.
+    """
     if name not in ENGINES:
         raise unknown("decoder", name, ENGINES)
+    if interpolation not in INTERPOLATIONS:
+        raise unknown("interpolation", interpolation, INTERPOLATIONS)
     cv2.setNumThreads(0)  # the loader has threads of its own; two layers of them fight for the cores
-    return ENGINES[name]()
+    made = ENGINES[name]()
+    if interpolation == "bilinear":
+        return made
+    version = f"{made.version}, resized by pillow {PIL.__version__}"
+    bicubic = functools.partial(resize.by_pillow, resampling=Image.Resampling.BICUBIC)
+    return made._replace(version=version, resize=bicubic, interpolation=interpolation)
 
 
 def render(

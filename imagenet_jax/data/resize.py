@@ -38,10 +38,12 @@ def _blurred(image: np.ndarray, down: float, across: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigmaX=max(across, 1e-4) ** 0.5, sigmaY=max(down, 1e-4) ** 0.5)
 
 
-def by_pillow(image: np.ndarray, side: int, antialias: bool) -> np.ndarray:
+def by_pillow(
+    image: np.ndarray, side: int, antialias: bool, resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
     """As `by_opencv`, by Pillow: the reference."""
     source = Image.fromarray(image)
     if antialias:
-        return np.asarray(source.resize((side, side), Image.Resampling.BILINEAR))
+        return np.asarray(source.resize((side, side), resampling))
     box = (0, 0, source.width, source.height)
-    return np.asarray(source.transform((side, side), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR))
+    return np.asarray(source.transform((side, side), Image.Transform.EXTENT, box, resampling))

@@ -85,7 +85,8 @@ def _start(
     memory = shared_memory.SharedMemory(create=True, size=int(np.prod(shape)))
     here, there = context.Pipe(duplex=False)
     permits = context.Semaphore(shape[0])
-    task = (source, pixels.engine.name, pixels[1:], views, rows, threads, prefetch, memory.name, shape, permits, there)
+    engine = (pixels.engine.name, pixels.engine.interpolation)
+    task = (source, engine, pixels[1:], views, rows, threads, prefetch, memory.name, shape, permits, there)
     process = context.Process(target=_work, args=task, name=f"data-worker-{number}", daemon=True)
     process.start()
     there.close()
@@ -111,7 +112,7 @@ def _take(worker: Worker, place: int, out: np.ndarray) -> Batch:
 
 def _work(
     source: Source,
-    engine: str,
+    engine: tuple[str, str],
     sizes: tuple[Any, ...],
     views: Views,
     rows: Rows,
@@ -135,7 +136,7 @@ def _work(
             yield slots[place % len(slots)]
 
     try:
-        pixels = Pixels(decode.engine(engine), *sizes)
+        pixels = Pixels(decode.engine(*engine), *sizes)
         for batch in loader.in_threads(source, pixels, views, rows, threads, prefetch, free_slots()):
             answers.send({key: value for key, value in batch.items() if key != "image"})
     except RunError as error:

@@ -6,6 +6,8 @@ even size on one side more than on the other, and imported weights would see ima
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +22,8 @@ Dtype = Any
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch's default for nn.Linear: uniform within +-1/sqrt(fan_in), whose variance is 1/(3 fan_in).
 linear_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# timm's trunc_normal_(std=0.02) cuts at +-2, a hundred deviations out: a plain normal. ViT's, DeiT's and ConvNeXt's.
+normal_init = nn.initializers.normal(0.02)
 
 
 class Classifier(nn.Module):
@@ -119,19 +123,55 @@ class BatchNorm(nn.Module):
         return group
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
-    """A square convolution without bias, padded by kernel // 2 on all sides, as torchvision's."""
+def conv(
+    features: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    bias: bool = False,
+    same: bool = False,
+    dtype: Dtype,
+    param_dtype: Dtype,
+    name: str,
+    kernel_init: nn.initializers.Initializer = conv_init,
+) -> nn.Conv:
+    """A square convolution, padded by kernel // 2 on all sides, as torchvision's; `groups` = its inputs: depthwise.
+
+    With `same` it is padded as TensorFlow's "SAME", for weights from there.
+    """
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=(stride, stride),
-        padding=((kernel // 2, kernel // 2),) * 2,
-        use_bias=False,
-        kernel_init=conv_init,
+        padding="SAME" if same else ((kernel // 2, kernel // 2),) * 2,
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=kernel_init,
         dtype=dtype,
         param_dtype=param_dtype,
         name=name,
     )
+
+
+def conv_norm(
+    conv: Callable[..., nn.Module],
+    norm: Callable[..., nn.Module],
+    x: jax.Array,
+    features: int,
+    kernel: int = 1,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    act: Callable[[jax.Array], jax.Array] | None = None,
+    name: str,
+) -> jax.Array:
+    """torchvision's Conv2dNormActivation on x: the convolution `name`_0, the normalisation `name`_1, and `act`.
+
+    Call it within a compact method; `conv` and `norm` make the layers.
+    """
+    x = norm(name=f"{name}_1")(conv(features, kernel, stride, groups=groups, name=f"{name}_0")(x))
+    return act(x) if act else x
 
 
 def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
@@ -141,6 +181,95 @@ def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name
         return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     return nn.Dense(features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+class SqueezeExcite(nn.Module):
+    """Multiply each channel by a gate computed from all channels' means (Hu et al. 2017, arXiv 1709.01507).
+
+    x: (n, h, w, c), result likewise in `dtype`. squeezed: width of the hidden layer. Parameters fc1, fc2: 1x1
+    convolutions with bias, as in torchvision. The means are summed in float32.
+    """
+
+    squeezed: int
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    gate: Callable[[jax.Array], jax.Array] = nn.sigmoid
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        mean = jnp.mean(x, (1, 2), keepdims=True, dtype=jnp.promote_types(self.dtype, jnp.float32))
+        hidden = self.activation(conv(self.squeezed, 1, bias=True, **dtypes, name="fc1")(mean))
+        return x * self.gate(conv(x.shape[-1], 1, bias=True, **dtypes, name="fc2")(hidden))
+
+
+def layer_norm(*, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.LayerNorm:
+    """Normalisation over the channels (Ba et al. 2016, arXiv 1607.06450), epsilon 1e-6; statistics float32 or wider.
+
+    The variance takes a second pass: Linen's default, E[x^2] - E[x]^2, loses digits where the mean is large.
+    """
+    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+class PatchEmbed(nn.Module):
+    """One vector for each square of `patch` pixels: (n, h, w, c) to (n, h/patch, w/patch, width).
+
+    Raises UserError where the patches do not fill the image.
+    """
+
+    width: int
+    patch: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        size, height, width = self.patch, *images.shape[1:3]
+        if height % size or width % size:
+            nearest = " x ".join(str(max(1, round(side / size)) * size) for side in (height, width))
+            raise UserError(f"Images of {height} x {width} pixels do not divide into patches of {size}. Use {nearest}.")
+        return nn.Conv(
+            self.width, (size, size), (size, size), "VALID", dtype=self.dtype, param_dtype=self.param_dtype, name="proj"
+        )(images)
+
+
+class Mlp(nn.Module):
+    """Two dense layers on the last axis with an exact GELU between, back to the width of x. Dropout after each, in training."""
+
+    hidden: int
+    dropout: float = 0.0
+    train: bool = False
+    kernel_init: nn.initializers.Initializer = normal_init
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dense = partial(nn.Dense, kernel_init=self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype)
+        dropout = nn.Dropout(self.dropout, deterministic=not self.train)
+        hidden = dropout(nn.gelu(dense(self.hidden, name="fc1")(x), approximate=False))
+        return dropout(dense(x.shape[-1], name="fc2")(hidden))
+
+
+def drop_path(branch: jax.Array, rate: float, train: bool) -> jax.Array:
+    """Stochastic depth (Huang et al. 2016, arXiv 1603.09382), for the branch of a residual block: (n, ...), n examples.
+
+    In training, an example's branch is 0 with probability `rate` and divided by 1 - rate otherwise, from the rng
+    "dropout"; else, and with rate 0, it stays as it is and no rng is asked for. Call it within a compact method.
+    """
+    return nn.Dropout(rate, broadcast_dims=tuple(range(1, branch.ndim)), deterministic=not train)(branch)
+
+
+def drop_path_rates(rate: float, blocks: int) -> list[float]:
+    """A rate for each block, linear in its depth: 0 for the first, `rate` for the last."""
+    return [rate * i / max(1, blocks - 1) for i in range(blocks)]
+
+
+def round_channels(width: float) -> int:
+    """`width` to a multiple of 8, at least 8 and at least 0.9 times as many (the code of Sandler et al. 2018)."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * width else rounded + 8
 
 
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:

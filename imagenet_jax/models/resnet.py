@@ -1,12 +1,20 @@
-"""ResNet-18/34/50/101/152 for ImageNet (He et al. 2015, arXiv 1512.03385), torchvision's "v1.5" unless told otherwise.
+"""ResNet-18/34/50/101/152 for ImageNet (He et al. 2015, arXiv 1512.03385), torchvision's "v1.5" unless told otherwise,
+and what other widths or another stem make of it: ResNeXt, Wide ResNet and ResNet-D.
 
 Names are torchvision's, with `layer1.0.` written `layer1_0/` and `downsample.{0,1}` as `downsample_{conv,bn}`; so are
-the defaults. The settings (the first two change the function: weights trained under one value need that value):
+the defaults. The deep stem's are timm's: `conv1.0` is `conv1_0`. The settings (all but the last two change the function:
+weights trained under one value need that value):
 
+groups, group_width: the 3x3 convolution of a bottleneck has `groups` groups of `group_width` channels in the first stage,
+    and of twice as many in each further one. ResNeXt (Xie et al. 2016, arXiv 1611.05431) 32x4d: 32 and 4; Wide ResNet
+    (Zagoruyko and Komodakis 2016, arXiv 1605.07146) 50-2: 1 and 128.
+variant_d: ResNet-D (He et al. 2018, arXiv 1812.01187, section 4): three 3x3 convolutions in place of the stem's 7x7, and
+    shortcuts that average 2x2 pixels before their 1x1 convolution, which at stride 2 would not see three quarters of them.
 stride_on_1x1: a bottleneck's stride in its first 1x1 convolution (the paper's v1), not in the 3x3 (v1.5, torchvision:
     about 0.5 % more top-1 for 7 % more multiply-adds in ResNet-50).
 max_pool_padding: pixels (before, after) of the stem's pooling; (0, 1) is what TensorFlow's "SAME" does to even sizes.
 zero_init_last_bn: start every block as the identity (Goyal et al. 2017, section 5.1; torchvision: zero_init_residual).
+remat: keep the inputs of blocks alone for the backward pass and compute the rest again: a forward pass more a step.
 """
 
 from collections.abc import Callable
@@ -15,6 +23,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.models import layers
 
 
@@ -26,7 +35,7 @@ class BasicBlock(nn.Module):
     width: int
     stride: int
     last_scale: nn.initializers.Initializer
-    stride_on_1x1: bool = False  # has no 1x1 convolution; takes the setting so that it fits where Bottleneck does
+    pooled_shortcut: bool
     expansion = 1
 
     @nn.compact
@@ -39,22 +48,25 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up to four times the width: ResNet-50 and deeper."""
+    """1x1 down, 3x3, 1x1 up to four times the width: ResNet-50 and deeper. `inner`: channels of the 3x3."""
 
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     width: int
     stride: int
     last_scale: nn.initializers.Initializer
-    stride_on_1x1: bool = False
+    pooled_shortcut: bool
+    inner: int
+    groups: int
+    stride_on_1x1: bool
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_on_1x1 else (1, self.stride)
-        y = self.conv(self.width, 1, first, name="conv1")(x)
+        y = self.conv(self.inner, 1, first, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(self.width, 3, second, name="conv2")(y)
+        y = self.conv(self.inner, 3, second, groups=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.conv(self.width * self.expansion, 1, name="conv3")(y)
         y = self.norm(name="bn3", scale_init=self.last_scale)(y)
@@ -63,41 +75,50 @@ class Bottleneck(nn.Module):
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
     """The identity, or a projection where the block changes the stride or the width (option B of the paper)."""
-    width = block.width * block.expansion
-    if block.stride == 1 and x.shape[-1] == width:
+    width, stride = block.width * block.expansion, block.stride
+    if stride == 1 and x.shape[-1] == width:
         return x
-    return block.norm(name="downsample_bn")(block.conv(width, 1, block.stride, name="downsample_conv")(x))
+    if block.pooled_shortcut and stride > 1:
+        # Odd sizes: the last window holds what is left of it, and averages that (torch: ceil_mode, not count_include_pad).
+        x, stride = nn.avg_pool(x, (stride, stride), (stride, stride), "SAME", count_include_pad=False), 1
+    return block.norm(name="downsample_bn")(block.conv(width, 1, stride, name="downsample_conv")(x))
 
 
 class ResNet(layers.Classifier):
+    """Four stages of `depths` blocks; those of stage s work on `width` x 2^s channels. UserError: groups in basic blocks."""
+
     depths: tuple[int, ...] = (3, 4, 6, 3)
     block: type[BasicBlock] | type[Bottleneck] = Bottleneck
     width: int = 64
+    groups: int = 1
+    group_width: int = 64
+    variant_d: bool = False
     stride_on_1x1: bool = False
     max_pool_padding: tuple[int, int] = (1, 1)
     zero_init_last_bn: bool = False
+    remat: bool = False
 
     @nn.compact
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
         norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
-        last_scale = nn.initializers.zeros if self.zero_init_last_bn else nn.initializers.ones
+        block = nn.remat(self.block) if self.remat else self.block
 
-        x = conv(self.width, 7, 2, name="conv1")(images.astype(self.dtype))
-        x = nn.relu(norm(name="bn1")(x))
+        x = self._stem(images.astype(self.dtype), conv, norm)
         x = layers.max_pool(x, 3, 2, self.max_pool_padding)
         maps = {}
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
-                x = self.block(
+                x = block(
                     conv,
                     norm,
                     width=self.width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
-                    stride_on_1x1=self.stride_on_1x1,
-                    last_scale=last_scale,
+                    last_scale=nn.initializers.zeros if self.zero_init_last_bn else nn.initializers.ones,
+                    pooled_shortcut=self.variant_d,
                     name=f"layer{stage + 1}_{i}",
+                    **self._bottleneck(self.width * 2**stage),
                 )(x)
             maps[f"stride{4 * 2**stage}"] = x
         maps["pooled"] = layers.global_pool(x, self.wide)
@@ -106,9 +127,36 @@ class ResNet(layers.Classifier):
             maps["logits"] = fc(maps["pooled"])
         return maps
 
+    def _stem(self, x: jax.Array, conv: Callable[..., nn.Module], norm: Callable[..., nn.Module]) -> jax.Array:
+        if self.variant_d:
+            x = nn.relu(norm(name="conv1_1")(conv(self.width // 2, 3, 2, name="conv1_0")(x)))
+            x = nn.relu(norm(name="conv1_4")(conv(self.width // 2, 3, name="conv1_3")(x)))
+            x = conv(self.width, 3, name="conv1_6")(x)
+        else:
+            x = conv(self.width, 7, 2, name="conv1")(x)
+        return nn.relu(norm(name="bn1")(x))
+
+    def _bottleneck(self, width: int) -> dict[str, int | bool]:
+        """What a bottleneck takes beyond a basic block, in the stage of `width`."""
+        if self.block is BasicBlock:
+            if (self.groups, self.group_width, self.stride_on_1x1) != (1, 64, False):
+                raise UserError(
+                    f"groups={self.groups}, group_width={self.group_width}, stride_on_1x1={self.stride_on_1x1}: these settings are "
+                    "of bottlenecks, and ResNet-18 and -34 have basic blocks. Leave them out, or take resnet50 or deeper."
+                )
+            return {}
+        inner = width * self.group_width // 64 * self.groups  # 64: the first stage's width, for which group_width is meant
+        return {"inner": inner, "groups": self.groups, "stride_on_1x1": self.stride_on_1x1}
+
 
 resnet18 = partial(ResNet, depths=(2, 2, 2, 2), block=BasicBlock)
 resnet34 = partial(ResNet, depths=(3, 4, 6, 3), block=BasicBlock)
-resnet50 = partial(ResNet, depths=(3, 4, 6, 3), block=Bottleneck)
-resnet101 = partial(ResNet, depths=(3, 4, 23, 3), block=Bottleneck)
-resnet152 = partial(ResNet, depths=(3, 8, 36, 3), block=Bottleneck)
+resnet50 = partial(ResNet, depths=(3, 4, 6, 3))
+resnet101 = partial(ResNet, depths=(3, 4, 23, 3))
+resnet152 = partial(ResNet, depths=(3, 8, 36, 3))
+resnet50d = partial(resnet50, variant_d=True)
+resnext50_32x4d = partial(resnet50, groups=32, group_width=4)
+resnext101_32x8d = partial(resnet101, groups=32, group_width=8)
+resnext101_64x4d = partial(resnet101, groups=64, group_width=4)
+wide_resnet50_2 = partial(resnet50, group_width=128)
+wide_resnet101_2 = partial(resnet101, group_width=128)

@@ -20,15 +20,27 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"sgd": sgd
 
 
 def make(
-    name: str, *, weight_decay: float, no_weight_decay: Sequence[str], clip_norm: float, **settings: float | bool
+    name: str,
+    *,
+    weight_decay: float,
+    no_weight_decay: Sequence[str],
+    clip_norm: float,
+    agc: float = 0.0,
+    **settings: float | bool,
 ) -> optax.GradientTransformation:
-    """Clip to `clip_norm` (0: off), add weight_decay * parameter to the gradient where it applies, then the named optimizer.
+    """Clip to `clip_norm` and by `agc` (0: off), add weight_decay * parameter where it applies, then the named optimizer.
 
     The decay is coupled (L2 in the gradient, before momentum), as in torch.optim.SGD.
+
+    `agc` is adaptive gradient clipping (Brock et al. 2021, arXiv 2102.06171, equation 3): the gradient of each output of a
+    kernel, and of each other parameter, has at most `agc` times the norm of that parameter (taken as 1e-3 at least), except
+    in the classifier, as there.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     chain = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if agc:
+        chain.append(optax.masked(optax.adaptive_grad_clip(agc), masks.not_of_the_head))
     if weight_decay:
         chain.append(optax.add_decayed_weights(weight_decay, lambda params: masks.decayed(params, no_weight_decay)))
     return optax.chain(*chain, OPTIMIZERS[name](**settings))

@@ -68,3 +68,13 @@ def test_clipping_scales_to_the_norm():
     clipped, _ = tx.update(grads, tx.init(grads), grads)
     assert float(optax.tree.norm(clipped)) == pytest.approx(1.0)
     np.testing.assert_allclose(clipped["a"], [0.6], rtol=1e-6)
+
+
+def test_adaptive_clipping_bounds_the_gradient_of_each_output_by_its_weights():
+    """Norms of the two outputs' weights: 5 and (by the floor) 1e-3; of their gradients: 10 and 1. The classifier is left alone."""
+    tx = optimizers.make("sgd", momentum=0.0, nesterov=False, weight_decay=0.0, no_weight_decay=[], clip_norm=0.0, agc=0.1)
+    params = {"conv": {"kernel": jnp.asarray([3.0, 0, 4, 0]).reshape(1, 1, 2, 2)}, "fc": {"kernel": jnp.ones((2, 2))}}
+    grads = {"conv": {"kernel": jnp.asarray([6.0, 0, 8, 1]).reshape(1, 1, 2, 2)}, "fc": {"kernel": jnp.full((2, 2), 50.0)}}
+    clipped, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(clipped["conv"]["kernel"].reshape(-1), [0.3, 0, 0.4, 1e-4], rtol=1e-5)
+    np.testing.assert_array_equal(clipped["fc"]["kernel"], grads["fc"]["kernel"])

@@ -1,0 +1,135 @@
+"""Classify photographs: `python -m imagenet_jax.predict --weights=DIR photo.jpg folder/ ...`."""
+
+import argparse
+import collections
+import csv
+import pathlib
+import sys
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from imagenet_jax import cli, infer, loop, runtime, sharding, step
+from imagenet_jax.data import classes, photos
+from imagenet_jax.errors import UserError
+from imagenet_jax.logs import write_json
+from imagenet_jax.report import sheet
+
+DESCRIPTION = """Name what photographs show: files, and folders with all that is in them. Preprocessing is what the weights say.
+
+Exit codes: 0 finished, 2 a mistake in the flags, 3 finished, but some files could not be read, which are named on stderr."""
+
+BLOCKS = 10  # images up to which all `top` are shown; of more, the first
+
+
+def predict(loaded: infer.LoadedModel, paths: Sequence[pathlib.Path], mesh: Mesh, batch_size: int) -> Generator[Any]:
+    """(photos.Photos, probabilities (images, classes)) for each batch, while the next ones are decoded and computed."""
+    place, split = sharding.replicated(mesh), sharding.batched(mesh)
+    function = step.make_predict_step(loaded.model, mean=loaded.mean, std=loaded.std)
+    compiled = jax.jit(function, in_shardings=(place, split), out_shardings=place)
+    variables = loaded.weights[loaded.best]
+    host = photos.batches(paths, loaded.pixels, batch_size=batch_size)
+    under_way: collections.deque[tuple[photos.Photos, jax.Array]] = collections.deque()
+
+    def finished() -> tuple[photos.Photos, np.ndarray]:
+        batch, probabilities = under_way.popleft()
+        return batch, np.asarray(jax.device_get(probabilities))[: len(batch.paths)]
+
+    try:
+        for batch in host:
+            under_way.append((batch, compiled(variables, sharding.put_batch(mesh, {"image": batch.images})["image"])))
+            if len(under_way) > loop.IN_FLIGHT:
+                yield finished()
+        while under_way:
+            yield finished()
+    finally:
+        host.close()
+
+
+def main(argv: list[str]) -> int:
+    """Parse, predict, print, and write what was asked for."""
+    flags = _parser().parse_args(argv)
+    if flags.top < 1 or flags.batch_size < 1:
+        raise UserError(f"--top={flags.top} and --batch_size={flags.batch_size} must be at least 1.")
+    for path in filter(None, (flags.json, flags.csv, flags.sheet)):
+        if not path.absolute().parent.is_dir():  # before the work, not after it
+            raise UserError(f"{path} cannot be written: its folder does not exist.")
+    paths = photos.find(flags.photos)
+    runtime.setup()
+    mesh = sharding.make_mesh()
+    loaded = infer.load(flags.weights, mesh)
+    batch_size = -(-min(flags.batch_size, len(paths)) // mesh.size) * mesh.size
+
+    results, pictures, broken = [], [], 0
+    wnids = classes.wnids_of(loaded.classes)
+    bar = tqdm(total=len(paths), desc="predict", unit="image", leave=False, disable=not sys.stderr.isatty())
+    with bar, loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
+        for batch, probabilities in predict(loaded, paths, mesh, batch_size):
+            for path, picture, fault, row in zip(batch.paths, batch.images, batch.faults, probabilities, strict=False):
+                if fault:
+                    broken += 1
+                    bar.write(f"{cli.printable(path)}: {cli.printable(fault)}", file=sys.stderr)
+                    continue
+                results.append({"path": str(path), "top": _top(row, loaded.classes, wnids, flags.top)})
+                bar.write(_shown(results[-1], flags.top if len(paths) <= BLOCKS else 1), file=sys.stdout)
+                if flags.sheet and len(pictures) < sheet.MOST:
+                    pictures.append(picture.copy())
+            bar.update(len(batch.paths))
+    _write(flags, results, pictures)
+    if broken:
+        print(f"{broken:,} of {len(paths):,} files could not be read.", file=sys.stderr)
+    return cli.PARTLY if broken else cli.FINISHED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("predict", DESCRIPTION)
+    parser.add_argument("photos", type=pathlib.Path, nargs="+", metavar="PHOTO|FOLDER")
+    parser.add_argument("--weights", type=pathlib.Path, required=True, metavar="DIR|RUN", help="of `convert`, or of a run")
+    parser.add_argument("--top", type=int, default=5, help="classes for each image; default 5")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at a time; default 64")
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write a list of {path, top: [{index, wnid, name, probability}]}"
+    )
+    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write a line for each image and class")
+    parser.add_argument(
+        "--sheet", type=pathlib.Path, metavar="FILE.png", help=f"write a contact sheet of the first {sheet.MOST} images"
+    )
+    return parser
+
+
+def _top(row: np.ndarray, names: Sequence[str], wnids: Sequence[str] | None, count: int) -> list[dict[str, Any]]:
+    best = np.argsort(-row, kind="stable")[:count]
+    return [{"index": int(i), "wnid": wnids[i] if wnids else None, "name": names[i], "probability": float(row[i])} for i in best]
+
+
+def _shown(result: dict[str, Any], count: int) -> str:
+    lines = [f"{t['probability']:7.2%}  {cli.printable(t['name'])}" for t in result["top"][:count]]
+    path = cli.printable(result["path"])
+    return f"{lines[0]}  {path}" if count == 1 else "\n".join([path, *lines])
+
+
+def _write(flags: argparse.Namespace, results: list[dict[str, Any]], pictures: list[np.ndarray]) -> None:
+    """The files that were asked for. Raises UserError where one cannot be written."""
+    try:
+        if flags.json:
+            write_json(flags.json, results)
+        if flags.csv:
+            # A file name that is not valid UTF-8 arrives as lone surrogates.
+            with flags.csv.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(["path", "rank", "index", "wnid", "name", "probability"])
+                for result in results:
+                    rows.writerows([result["path"], rank, *t.values()] for rank, t in enumerate(result["top"], start=1))
+        if flags.sheet and pictures:
+            captions = [(f"{r['top'][0]['probability']:.0%} {r['top'][0]['name']}", pathlib.Path(r["path"]).name) for r in results]
+            sheet.write_sheet(flags.sheet, pictures, captions[: len(pictures)])
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written: {error.strerror or error}.") from None
+
+
+if __name__ == "__main__":
+    cli.run(main)
