@@ -68,8 +68,8 @@ def mixing(config: dict[str, Any]) -> Mixing | None:
 
 def state_init(model: Any, config: dict[str, Any]) -> Any:
     """Key -> TrainState at step 0, to be jitted."""
-    # Parameters do not depend on the image size in any family here, and 32 pixels compile fastest.
-    blank = jax.ShapeDtypeStruct((1, 32, 32, 3), model.dtype)
+    size = config["image_size"]  # MLP-Mixer's parameters depend on it
+    blank = jax.ShapeDtypeStruct((1, size, size, 3), model.dtype)
 
     def init_model(key: jax.Array) -> dict[str, Any]:
         return model.init(key, jax.numpy.zeros(blank.shape, blank.dtype), train=False)

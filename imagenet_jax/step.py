@@ -24,7 +24,7 @@ from imagenet_jax.state import TrainState
 Sums = dict[str, jax.Array]
 
 # What the random key of a step is for: fold_in(fold_in(key(seed), step), purpose).
-MIXING = 0
+MIXING, DROPOUT = 0, 1
 
 
 def make_train_step(
@@ -43,12 +43,16 @@ def make_train_step(
 
     The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
     one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
-    `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws.
+    `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws, and what dropout drops.
     """
 
-    def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+    def key_of(step: jax.Array, purpose: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), purpose)
+
+    def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array], dropout: jax.Array) -> tuple[jax.Array, Any]:
         images = normalize(batch["image"], mean, std, model.dtype)
-        logits, updated = model.apply({"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"])
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout})
         if "target" in batch:
             losses = soft_cross_entropy(logits, batch["target"])
         else:
@@ -57,10 +61,12 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
         if mixing is not None:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), MIXING)
+            key = key_of(state.step, MIXING)
             images, targets = mixing(key, batch["image"], smoothed_targets(batch["label"], model.num_classes, label_smoothing))
             batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state.batch_stats, batch)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.batch_stats, batch, key_of(state.step, DROPOUT)
+        )
         rate = schedule(state.step)
         directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)

@@ -14,6 +14,7 @@ from imagenet_jax.plan import Plan
 
 CONFIG = {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
+    "image_size": 8,
     "bn_group": 8,
     "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
     "weight_decay": 1e-3,

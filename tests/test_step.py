@@ -13,6 +13,7 @@ from imagenet_jax.optim import schedules
 
 CONFIG = {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
+    "image_size": 16,
     "bn_group": 0,
     "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
     "weight_decay": 1e-3,
