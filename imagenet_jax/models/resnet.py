@@ -19,6 +19,7 @@ remat: keep the inputs of blocks alone for the backward pass and compute the res
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -136,7 +137,7 @@ class ResNet(layers.Classifier):
             x = conv(self.width, 7, 2, name="conv1")(x)
         return nn.relu(norm(name="bn1")(x))
 
-    def _bottleneck(self, width: int) -> dict[str, int | bool]:
+    def _bottleneck(self, width: int) -> dict[str, Any]:
         """What a bottleneck takes beyond a basic block, in the stage of `width`."""
         if self.block is BasicBlock:
             if (self.groups, self.group_width, self.stride_on_1x1) != (1, 64, False):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from imagenet_jax import models
+from imagenet_jax import models, tree
 from imagenet_jax.models import nfnet
 
 
@@ -85,9 +85,10 @@ def torch_nfnet(torch, model):
 def test_logits_are_torchs(torch, torch_state, drawn):
     """Two blocks a stage show how the expected variance grows and starts anew; sizes are odd at some stride."""
     model = models.create("nfnet_f0", num_classes=5, depths=(2, 1, 2), widths=(64, 96, 128), group_width=16)
-    images = np.random.default_rng(1).normal(size=(2, 72, 52, 3)).astype(np.float32)
+    images = (np.random.default_rng(1).normal(size=(2, 72, 52, 3)) + 1).astype(np.float32)
     variables = drawn(model, images)
-    params = {k: {**v, "skipinit_gain": np.float32(0.7)} if k.startswith("stages") else v for k, v in variables["params"].items()}
+    # Gains and the factors of branches that are not their initial 1 and 0, nor so small that nothing of the image comes through.
+    params = tree.map_with_path(lambda path, leaf: 0.8 + 2 * leaf if path.endswith("gain") else leaf, variables["params"])
     reference = torch_nfnet(torch, model)
     reference.load_state_dict(torch_state(params))
     with torch.no_grad():
