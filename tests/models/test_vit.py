@@ -43,8 +43,7 @@ def run(model, variables, images=IMAGES, **options):
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "deit_b_16_distilled"])
-def test_logits_are_those_of_transformers(torch, torch_state, drawn, name):
-    transformers = pytest.importorskip("transformers")
+def test_logits_are_those_of_transformers(torch, transformers, torch_state, drawn, name):
     model = tiny(name, depth=2)
     variables = drawn(model, IMAGES)
     config = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192}
