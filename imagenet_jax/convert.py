@@ -1,6 +1,7 @@
 """Weights in and out: `python -m imagenet_jax.convert`. The work lies in pretrained/."""
 
 import argparse
+import importlib.util
 import json
 import pathlib
 from typing import Any
@@ -50,7 +51,12 @@ def main(argv: list[str]) -> int:
 
 
 def stablehlo(found: weights.Weights) -> bytes:
-    """The model with its weights as a serialized jax.export program: uint8 (b, size, size, 3) -> probabilities (b, classes)."""
+    """The model with its weights as a serialized jax.export program: uint8 (b, size, size, 3) -> probabilities (b, classes).
+
+    Raises UserError where flatbuffers is not installed, in which jax writes it.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UserError("--stablehlo needs flatbuffers, which is not installed: pip install 'imagenet_jax[export]'.")
     p = found.preprocessing
     predict = step.make_predict_step(found.model, mean=p.mean, std=p.std)
     (batch,) = export.symbolic_shape("b")

@@ -156,7 +156,9 @@ def test_what_is_dropped_depends_on_seed_and_step_alone():
     config["model"]["settings"] = {"depths": [1, 2, 1], "widths": [4, 4, 8], "drop_path": 0.5}
     model = build.model(config, 5)
     state = jax.jit(build.state_init(model, config))(jax.random.key(0))
-    state = state.replace(params=jax.tree.map(lambda p: p + 0.5, state.params))  # layer scale starts near 0: all branches weigh alike
+    state = state.replace(
+        params=jax.tree.map(lambda p: p + 0.5, state.params)
+    )  # layer scale starts near 0: all branches weigh alike
     rng = np.random.default_rng(0)
     batch = {"image": jnp.asarray(rng.integers(0, 256, (8, 32, 32, 3)), jnp.uint8), "label": jnp.arange(8) % 5}
     step, other = make(model), make(model, seed=1)

@@ -73,7 +73,7 @@ def to_torch(model: Classifier, variables: Mapping[str, Any], naming: str) -> di
         array = array.transpose(_TO_TORCH[array.ndim]) if is_kernel else array
         array = array.reshape(shape)
         parts = np.split(array, len(names)) if len(names) > 1 else [array]
-        found |= {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
+        found |= {name: np.asarray(part, order="C") for name, part in zip(names, parts, strict=True)}
     return found
 
 
@@ -128,4 +128,4 @@ def _to_flax(wanted: Theirs, given: Mapping[str, np.ndarray], leaf: Any) -> np.n
         array = array.reshape(wanted.shape).transpose(_TO_FLAX[len(wanted.shape)])
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(f"Tensor {wanted.names[0]!r} has dtype {array.dtype}, which is no weight's.")
-    return np.ascontiguousarray(array.reshape(leaf.shape), leaf.dtype)
+    return np.asarray(array.reshape(leaf.shape), leaf.dtype, order="C")
