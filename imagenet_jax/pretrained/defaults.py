@@ -23,7 +23,8 @@ _TORCHVISION_RESIZE = {
 def preprocessing(name: str, model: Classifier, naming: str) -> Preprocessing:
     """What weights in `naming` for the model `name` most likely expect: to be shown to the user, who may know better."""
     size = model.native_size
-    found = Preprocessing(size, 0.875, "bicubic" if naming in ("timm", "facebookresearch") else "bilinear", **IMAGENET)
+    interpolation = "bicubic" if naming in ("timm", "facebookresearch") else "bilinear"
+    found = Preprocessing(size, 0.875, interpolation, IMAGENET["mean"], IMAGENET["std"])
     if naming == "torchvision" and name in _TORCHVISION_RESIZE:
         found = found._replace(crop_ratio=size / _TORCHVISION_RESIZE[name])
     match model:
