@@ -59,8 +59,8 @@ from imagenet_jax import config
 def get_config():
     c = config.default()
     c.dataset, c.image_size, c.crop_ratio = "tiny", 16, 1.0
-    c.augment = (("random_resized_crop", {"area": (0.5, 1.0)}), ("flip", {}), ("three_augment", {}))
-    c.repeats, c.mixup_alpha, c.cutmix_alpha = 2, 0.2, 1.0
+    c.augment = (("random_resized_crop", {"area": (0.5, 1.0)}), ("flip", {}), ("random_erasing", {"probability": 0.5}))
+    c.repeats, c.mixup_alpha, c.cutmix_alpha, c.mix_probability = 2, 0.2, 1.0, 0.5
     c.model.name = "resnet8"
     c.epochs, c.warmup_epochs, c.batch_size = 6.0, 1.0, 8
     c.learning_rate, c.lr_batch, c.weight_decay, c.label_smoothing = 0.05, 8, 1e-3, 0.1

@@ -35,9 +35,10 @@ def central(height: int, width: int, size: int, crop_ratio: float) -> View:
     """The evaluation view: the central square whose side is `crop_ratio` of the short side.
 
     The region that torchvision's Resize(size / crop_ratio) and CenterCrop(size) show, to about a pixel of the image, in one resize
-    instead of a resize and a cut.
+    instead of a resize and a cut. The side is rounded down, as by EfficientNet's code and flax's: with the nearest number published
+    EfficientNet-Lite0 decides otherwise on 5 of 545 photographs, and so on none.
     """
-    side = max(1, round(crop_ratio * min(height, width)))
+    side = max(1, math.floor(crop_ratio * min(height, width) + 1e-6))  # 224 / 236 * 236 is a little less than 224
     return View(height, width, size, (height - side + 1) // 2, (width - side + 1) // 2, side, side)
 
 

@@ -65,5 +65,5 @@ def test_feed_from_the_command_line(jpegs, capsys):
     assert len(rows) == 10
     assert all(rows)
     assert re.fullmatch(
-        r"all: \d+ images/s, waited [\d.]+ % of the time, resident memory \d+ MiB at .*, \d+ MiB at the end", lines[-1]
+        r"all: \d+ images/s, waited [\d.]+ % of the time, resident memory [\d,]+ MiB at .*, [\d,]+ MiB at the end", lines[-1]
     )

@@ -293,3 +293,16 @@ def test_an_image_that_is_too_large_is_turned_away_by_its_header(engine, kind):
     with pytest.raises(ValueError, match="80 x 60 pixels, more than max_pixels=4,799"):
         decode.render(JPEG, lambda h, w: central(h, w, 8, 1.0), untouched, True, out, 80 * 60 - 1)
     decode.render(JPEG, lambda h, w: central(h, w, 8, 1.0), engine, True, out, 80 * 60)
+
+
+def test_bicubic_is_pillows_for_every_engine(engine):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (50, 50, 3), np.uint8)
+    bicubic = decode.engine(engine.name, "bicubic")
+    assert (bicubic.name, bicubic.interpolation) == (engine.name, "bicubic")
+    assert f"resized by pillow {PIL.__version__}" in bicubic.version
+    wanted = np.asarray(Image.fromarray(image).resize((20, 20), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(bicubic.resize(image, 20, True), wanted)
+    assert not np.array_equal(engine.resize(image, 20, True), wanted)
+    with pytest.raises(UserError, match="Did you mean 'bicubic'"):
+        decode.engine(engine.name, "bicubc")
