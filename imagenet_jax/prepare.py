@@ -143,7 +143,7 @@ def _show(result: Result) -> None:
             f"  {split:<11}{result.images[split]:>10,} images in {held:,} classes{_compared(result.images[split], held, official)}"
         )
     names = readable(result.classes)
-    print(f"  {'classes':<11}{len(names):>10,}: {_printable(', '.join(names[:4]))}{', ...' if len(names) > 4 else ''}")
+    print(f"  {'classes':<11}{len(names):>10,}: {cli.printable(', '.join(names[:4]))}{', ...' if len(names) > 4 else ''}")
     where = str(result.directory / "metadata.json")
     came = "came as something else than grey or RGB JPEG" if result.encoding.reencodes else "not stored in the format they came in"
     _show_rows("rewritten", came, result.rewritten, where)
@@ -174,7 +174,7 @@ def _show_rows(what: str, meaning: str, rows: list[tuple[str, str]], where: str)
         return
     print(f"  {what:<11}{len(rows):>10,}: {meaning}")
     for name, why in rows[:SHOWN]:
-        print(f"    {_printable(name)}: {_printable(why)}")
+        print(f"    {cli.printable(name)}: {cli.printable(why)}")
     if len(rows) > SHOWN:
         print(f"    ... and {len(rows) - SHOWN:,} more, all in {where}")
 
@@ -212,11 +212,6 @@ def _show_verified(verified: Verified, other: object) -> None:
     _show_rows("faults", "not as it should be", verified.faults, "")
     verdict = "is whole" if other is None else f"has exactly the pixels of {other}"
     print(f"{verified.name} {'DIFFERS' if other and verified.faults else 'is DAMAGED' if verified.faults else verdict}")
-
-
-def _printable(text: str) -> str:
-    """Names come from archives: no escape sequence of theirs reaches the terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 if __name__ == "__main__":
