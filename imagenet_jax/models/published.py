@@ -1,6 +1,7 @@
 """What others state about each model: `python -m imagenet_jax.models` prints it, tests/models/test_zoo.py holds us to it.
 
-A family that is added brings its rows here, in the order of `ZOO`.
+A family that is added brings its rows here, in the order of `ZOO`. Parameters are held against our own count, GMACs too. The top-1
+figures are not: not all were read again at their source, so look there before quoting one.
 """
 
 from typing import NamedTuple
