@@ -1,7 +1,8 @@
 """The preprocessing that published weights expect, by naming and family, where their file does not say it.
 
-After torchvision's weight enums (IMAGENET1K_V1), timm's default_cfgs, Hugging Face's processors and Google's EfficientNet code; only
-Google's Lite0 was held against real weights and photographs, so `convert` prints what it chose. What is not listed is the common recipe: the central 224 of 256, ImageNet's mean and deviation.
+After torchvision's weight enums (IMAGENET1K_V1), timm's default_cfgs, Hugging Face's processors and Google's EfficientNet code.
+Only Google's Lite0 was held against real weights and photographs, so `convert` prints what it chose. What is not listed is the
+common recipe: the central 224 of 256, ImageNet's mean and deviation.
 """
 
 from imagenet_jax.models import Classifier, efficientnet, mixer, nfnet, vit
