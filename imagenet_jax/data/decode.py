@@ -45,10 +45,10 @@ class Engine(NamedTuple):
 
     name: str
     version: str
-    # (image, y, x, height, width), inside the image -> [RGB, uint8 (height, width, 3)], or planes [Y, Cb, Cr] or [grey], each uint8
-    # (height, width), which hold until the thread's next crop. Raises ValueError.
-    crop: Callable[[Encoded, int, int, int, int], list[np.ndarray]]
-    resize: Callable[[np.ndarray, int, bool], np.ndarray]  # (image or plane, side, antialias) -> the same, side by side pixels
+    # (image, y, x, height, width), inside the image -> RGB, uint8 (height, width, 3), which holds until the thread's next crop.
+    # Raises ValueError.
+    crop: Callable[[Encoded, int, int, int, int], np.ndarray]
+    resize: Callable[[np.ndarray, int, bool], np.ndarray]  # (image, side, antialias) -> (side, side, 3)
     interpolation: str = "bilinear"
 
 
@@ -89,12 +89,9 @@ def render(
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than max_pixels={max_pixels:,}")
     view = view_of(image.height, image.width)
     box = _inside(view)
-    parts = engine.crop(image, *box)
-    if box[2:] != (view.box_height, view.box_width):
-        parts = [_padded(to_rgb(parts), view)]
-    if view.box_height * view.box_width < view.size**2:  # planes are mixed to colours where there are fewer pixels
-        parts = [to_rgb(parts)]
-    square = to_rgb([p if p.shape[:2] == (view.size, view.size) else engine.resize(p, view.size, antialias) for p in parts])
+    square = _padded(engine.crop(image, *box), view)
+    if square.shape[:2] != (view.size, view.size):
+        square = engine.resize(square, view.size, antialias)
     if view.flip:
         cv2.flip(square, 1, dst=out)  # 5 us at 224; out[...] = square[:, ::-1] took 290, and kept the other threads waiting
     else:
@@ -104,7 +101,7 @@ def render(
 def whole(data: bytes, engine: Engine) -> np.ndarray:
     """All of an encoded image, uint8 (height, width, 3), RGB. Raises ValueError where it is none."""
     image = read_header(data)
-    return to_rgb(engine.crop(image, 0, 0, image.height, image.width))
+    return engine.crop(image, 0, 0, image.height, image.width).copy()
 
 
 def read_header(data: bytes) -> Encoded:
@@ -126,15 +123,6 @@ def read_header(data: bytes) -> Encoded:
         raise ValueError(f"Pillow: {error}") from None
 
 
-def to_rgb(parts: list[np.ndarray]) -> np.ndarray:
-    """RGB, uint8 (height, width, 3), of what `Engine.crop` gives (JFIF: ITU-R BT.601, all 256 levels)."""
-    if len(parts) == 3:
-        luma, blue, red = map(np.ascontiguousarray, parts)  # OpenCV merges planes with gaps between rows ten times slower
-        return cv2.cvtColor(cv2.merge([luma, red, blue]), cv2.COLOR_YCrCb2RGB)
-    (only,) = parts
-    return cv2.cvtColor(only, cv2.COLOR_GRAY2RGB) if only.ndim == 2 else only
-
-
 def _inside(view: View) -> tuple[int, int, int, int]:
     """(y, x, height, width) of the box's part inside the image; height or width 0 where there is none."""
     y, x = min(max(0, view.y), view.height), min(max(0, view.x), view.width)
@@ -152,7 +140,7 @@ def _padded(inside: np.ndarray, view: View) -> np.ndarray:
     return padded
 
 
-def _crop(decode: Callable[[bytes], np.ndarray], image: Encoded, y: int, x: int, height: int, width: int) -> list[np.ndarray]:
+def _crop(decode: Callable[[bytes], np.ndarray], image: Encoded, y: int, x: int, height: int, width: int) -> np.ndarray:
     """The crop by a decoder of whole images, which gets a smaller image where one can be cut out."""
     data, header, shape = image.data, image.header, (image.height, image.width)
     if header and cut.possible(header) and height and width:
@@ -160,7 +148,7 @@ def _crop(decode: Callable[[bytes], np.ndarray], image: Encoded, y: int, x: int,
     pixels = decode(data)
     if pixels.shape[:2] != tuple(shape):
         raise ValueError(f"its header says {shape[1]} x {shape[0]} pixels, it has {pixels.shape[1]} x {pixels.shape[0]}")
-    return [pixels[y : y + height, x : x + width]]
+    return pixels[y : y + height, x : x + width]
 
 
 def _by_opencv(data: bytes) -> np.ndarray:
@@ -203,7 +191,7 @@ def _numba() -> Engine:
 
     others = _opencv()
 
-    def crop(image: Encoded, y: int, x: int, height: int, width: int) -> list[np.ndarray]:
+    def crop(image: Encoded, y: int, x: int, height: int, width: int) -> np.ndarray:
         if not image.header or not jpeg.supported(image.header) or not height or not width:
             return others.crop(image, y, x, height, width)
         return jpeg.decode_crop(image.data, image.header, y, x, height, width)

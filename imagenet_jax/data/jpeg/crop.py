@@ -9,13 +9,24 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from imagenet_jax.data.jpeg import codes, entropy
+from imagenet_jax.data.jpeg import codes, colours, entropy
 from imagenet_jax.data.jpeg.cut import region_of
 from imagenet_jax.data.jpeg.header import Component, Header
 
-KEPT = 1 << 23  # elements of the largest array that a thread keeps: one huge image must not hold memory for the whole run
+KEPT = 1 << 23  # bytes of the largest array that a thread keeps: one huge image must not hold memory for the whole run
 
-_scratch = threading.local()
+
+class _Scratch(threading.local):
+    """What a thread keeps from image to image: fresh memory would cost 40 us an image in page faults."""
+
+    def __init__(self) -> None:
+        self.fast = np.empty((8, 1 << codes.BITS), np.uint64)
+        self.limits, self.offsets = np.empty((2, 8, 17), np.int64)
+        self.symbols = np.empty((8, 256), np.uint8)
+        self.bytes: dict[str, np.ndarray] = {}
+
+
+_scratch = _Scratch()
 
 
 def supported(header: Header) -> bool:
@@ -23,31 +34,47 @@ def supported(header: Header) -> bool:
 
     That is 601 of the 603 images of a sample of ImageNet; the others are a CMYK JPEG and a PNG.
     """
-    components = header.components
-    if not header.sequential or len(components) not in (1, 3):
-        return False
-    if any(c.quantization not in dict(header.quantization) for c in components):
-        return False
-    if len(components) == 1:
-        return True
-    rgb = header.adobe_transform == 0 or [c.id for c in components] == [0x52, 0x47, 0x42]
+    defined = {place for place, _ in header.quantization}
+    rgb = len(header.components) > 1 and header.adobe_transform == 0
+    return (
+        header.sequential and not rgb and _supported(header.components) and {c.quantization for c in header.components} <= defined
+    )
+
+
+@functools.lru_cache(256)
+def _supported(components: tuple[Component, ...]) -> bool:
     first, *chroma = components
-    return not rgb and first.h <= 2 and first.v <= 2 and all((c.h, c.v) == (1, 1) for c in chroma)
+    if [c.id for c in components] == [0x52, 0x47, 0x42] or len(chroma) not in (0, 2):  # the letters RGB
+        return False
+    return not chroma or (first.h <= 2 and first.v <= 2 and all((c.h, c.v) == (1, 1) for c in chroma))
 
 
-def decode_crop(data: bytes, header: Header, y: int, x: int, height: int, width: int) -> list[np.ndarray]:
-    """Pixels [y, y + height) x [x, x + width) of a `supported` JPEG, which lie inside it: planes Y, Cb, Cr or grey alone, uint8.
+def decode_crop(data: bytes, header: Header, y: int, x: int, height: int, width: int) -> np.ndarray:
+    """RGB, uint8 (height, width, 3), of pixels [y, y + height) x [x, x + width) of a `supported` JPEG, which lie inside it.
 
-    The planes may be the thread's own memory: they hold until its next image. Mixed to RGB they are within four levels of libjpeg's
-    accurate decoder in every pixel, 0.06 on average. Raises ValueError for damaged data, as far as the crop needs them, and for a
-    file without an end.
+    It may be the thread's own memory: it holds until its next image. Within four levels of libjpeg's accurate decoder in every
+    pixel, 0.06 on average. Raises ValueError for damaged data, as far as the crop needs them, and for a file without an end.
     """
-    region = region_of(header, y, x, height, width)
-    planes = _planes(data, header, region)
-    top, left = region[0] * header.mcu[0], region[2] * header.mcu[1]
+    scan = scan_of(data, header)  # first: it checks the size
+    top, bottom, left, right = region = region_of(header, y, x, height, width)
+    blocks, quant, sides = _layout(header.components, header.quantization)
+    shapes = [(down * (bottom - top), across * (right - left)) for down, across in sides]
+    begins = [0, *itertools.accumulate(h * w for h, w in shapes)]
+    planes = _bytes("planes", begins[-1] + colours.SPARE)
+    places = np.array([(begin, w) for begin, (_, w) in zip(begins, shapes, strict=False)], np.int64)
+    if not entropy.decode(scan, *header.mcus, region, blocks, quant, places, planes):
+        raise ValueError("JPEG: the compressed data are damaged")
+    y, x = y - top * header.mcu[0], x - left * header.mcu[1]
+    if len(shapes) == 1:
+        grey = planes[: begins[-1]].reshape(shapes[0])
+        return cv2.cvtColor(grey[y : y + height, x : x + width], cv2.COLOR_GRAY2RGB)
+    ratio = sides[0][0] // sides[1][0], sides[0][1] // sides[1][1]
     # What lies beyond the image's edge must not be interpolated with.
-    planes = [_at_full_resolution(p, planes[0].shape, header.height - top, header.width - left) for p in planes]
-    return [plane[y - top : y - top + height, x - left : x - left + width] for plane in planes]
+    limits = -(-header.height // ratio[0]) - top * sides[1][0], -(-header.width // ratio[1]) - left * sides[1][1]
+    apart = colours.row_bytes(width + ratio[1] - 1)
+    pixels = _bytes("rgb", height * apart + colours.SPARE)
+    begin = colours.rgb(planes, places, limits, ratio, y, x, height, width, pixels)
+    return np.ndarray((height, width, 3), np.uint8, pixels, begin, (apart, 3, 1))
 
 
 class Scan(NamedTuple):
@@ -71,7 +98,7 @@ def scan_of(data: bytes, header: Header) -> Scan:
         raise ValueError("JPEG: it is cut off: fewer bytes than its size asks for")
     interval = header.restart_interval or mcus
     wanted = -(-mcus // interval)
-    stream = _array("stream", len(data) + 2 * codes.PADDING, np.uint8)
+    stream = _bytes("stream", len(data) + 2 * codes.PADDING)
     starts = np.empty(wanted + 1, np.int64)
     count, segments = codes.clean(np.frombuffer(data, np.uint8), header.data_at, stream, starts)
     if count < 0:
@@ -82,23 +109,20 @@ def scan_of(data: bytes, header: Header) -> Scan:
     if not all(c.dc in tables and 4 + c.ac in tables for c in header.components):
         raise ValueError("JPEG: a Huffman table is missing")
     rows = b"".join([bytes((t,)) + body.ljust(16 + 256, b"\0") for t, body in tables.items()])
-    fast = _array("fast", 8 << codes.BITS, np.uint64).reshape(8, -1)
-    limits, offsets = (_array(name, 8 * 17, np.int64).reshape(8, -1) for name in ("limits", "offsets"))
-    symbols = _array("symbols", 8 * 256, np.uint8).reshape(8, -1)
+    fast, limits, offsets, symbols = _scratch.fast, _scratch.limits, _scratch.offsets, _scratch.symbols
     if not codes.tables(np.frombuffer(rows, np.uint8).reshape(-1, 1 + 16 + 256), fast, limits, offsets, symbols):
         raise ValueError("JPEG: a Huffman table is damaged")
     return Scan(stream, count, starts, segments, interval, fast, limits, offsets, symbols)
 
 
-def _array(name: str, size: int, dtype: type) -> np.ndarray:
-    """This thread's array of that name, of at least that size: fresh memory would cost 40 us an image in page faults."""
+def _bytes(name: str, size: int) -> np.ndarray:
+    """This thread's array of that name, uint8, of at least that size."""
     if size > KEPT:
-        return np.empty(size, dtype)
-    array = getattr(_scratch, name, None)
-    if array is None or array.size < size:
-        array = np.empty(size, dtype)
-        setattr(_scratch, name, array)
-    return array
+        return np.empty(size, np.uint8)
+    kept = _scratch.bytes.get(name)
+    if kept is None or kept.size < size:
+        kept = _scratch.bytes[name] = np.empty(size, np.uint8)
+    return kept
 
 
 def blocks_of(components: tuple[Component, ...]) -> list[tuple[int, int, int, int, int]]:
@@ -118,25 +142,3 @@ def _layout(
     blocks = np.array([(*b, *sides[b[0]]) for b in blocks_of(components)], np.int64)
     factors = {place: np.frombuffer(body, ">u2" if len(body) > 64 else np.uint8) for place, body in quantization}
     return blocks, np.array([factors[c.quantization] for c in components], np.float32), sides
-
-
-def _planes(data: bytes, header: Header, region: tuple[int, int, int, int]) -> list[np.ndarray]:
-    top, bottom, left, right = region
-    scan = scan_of(data, header)
-    blocks, quant, sides = _layout(header.components, header.quantization)
-    shapes = [(down * (bottom - top), across * (right - left)) for down, across in sides]
-    begins = [0, *itertools.accumulate(h * w for h, w in shapes)]
-    flat = _array("pixels", begins[-1], np.uint8)
-    places = np.array([(begin, width) for begin, (_, width) in zip(begins, shapes, strict=False)], np.int64)
-    if not entropy.decode(scan, *header.mcus, region, blocks, quant, places, flat):
-        raise ValueError("JPEG: the compressed data are damaged")
-    return [flat[b : b + h * w].reshape(h, w) for b, (h, w) in zip(begins, shapes, strict=False)]
-
-
-def _at_full_resolution(plane: np.ndarray, full: tuple[int, ...], height: int, width: int) -> np.ndarray:
-    """A plane at half resolution is interpolated linearly, as in libjpeg's "fancy upsampling" (3/4 and 1/4)."""
-    down, across = full[0] // plane.shape[0], full[1] // plane.shape[1]
-    if (down, across) == (1, 1):
-        return plane
-    used = plane[: -(-height // down), : -(-width // across)]
-    return cv2.resize(used, (used.shape[1] * across, used.shape[0] * down), interpolation=cv2.INTER_LINEAR)

@@ -34,6 +34,7 @@ class Header(NamedTuple):
     height: int = 0
     width: int = 0
     components: tuple[Component, ...] = ()
+    mcu: tuple[int, int] = (8, 8)  # height and width in pixels
     restart_interval: int = 0  # MCUs; 0: none
     huffman: tuple[tuple[int, bytes, bytes], ...] = ()  # (class and destination, 16 counts, symbols), in order of definition
     quantization: tuple[tuple[int, bytes], ...] = ()  # (destination, 64 factors in zigzag order, of one or two bytes), in order
@@ -49,13 +50,6 @@ class Header(NamedTuple):
     def data_at(self) -> int:
         """Where the entropy-coded data begin."""
         return self.segments[-1][2]
-
-    @property
-    def mcu(self) -> tuple[int, int]:
-        """Height and width of an MCU in pixels."""
-        if len(self.components) == 1:  # a single component is never interleaved: its MCU is one block (T.81, A.2.2)
-            return 8, 8
-        return 8 * max(c.v for c in self.components), 8 * max(c.h for c in self.components)
 
     @property
     def mcus(self) -> tuple[int, int]:
@@ -130,7 +124,8 @@ def _read(data: bytes) -> Header:
             found["interleaved"], components = _scanned(components, data[at + 4 : end])
     if not components or not found["height"] or not found["width"]:
         raise ValueError("JPEG: no frame header, or an image without pixels")
-    return Header(components=components, huffman=tuple(huffman), quantization=tuple(quantization), **found)
+    mcu = _mcu(components)
+    return Header(components=components, mcu=mcu, huffman=tuple(huffman), quantization=tuple(quantization), **found)
 
 
 @functools.lru_cache(256)  # most images have the same bytes here: 8 us an image
@@ -142,6 +137,13 @@ def _components(body: bytes) -> tuple[Component, ...]:
     if any(not 1 <= c.h <= 4 or not 1 <= c.v <= 4 for c in components):
         raise ValueError("JPEG: sampling factors are damaged")
     return components
+
+
+@functools.lru_cache(256)
+def _mcu(components: tuple[Component, ...]) -> tuple[int, int]:
+    if len(components) == 1:  # a single component is never interleaved: its MCU is one block (T.81, A.2.2)
+        return 8, 8
+    return 8 * max(c.v for c in components), 8 * max(c.h for c in components)
 
 
 @functools.lru_cache(256)

@@ -1,4 +1,4 @@
-"""What numba has no words for: memory by address, and an 8x8 inverse DCT in vectors of eight. No bounds are checked here.
+"""What numba has no words for: memory by address, and an inverse DCT and colours in vectors. No bounds are checked here.
 
 Addresses, since numba counts references to every array that it hands to an inlined function: 20 atomic operations a block, which
 took as long as the decoding itself. Numba's cache only asks whether the calling file changed: whoever edits this one, or a constant
@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-BYTE, INT, LONG, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+BYTE, SHORT, INT, LONG, FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 
 def _at(builder: Any, base: Any, index: Any, element: Any, as_type: Any = None) -> Any:
@@ -121,3 +121,81 @@ def idct(typing: Any, block: Any, pixels: Any, at: Any, stride: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(block, pixels, at, stride), generate
+
+
+def _all(element: Any, value: int, count: int = 16) -> Any:
+    """A constant vector of `count` equal integers."""
+    return ir.Constant(ir.VectorType(element, count), [ir.Constant(element, value)] * count)
+
+
+def _load(builder: Any, address: Any, element: Any, count: int, ahead: int = 0) -> Any:
+    """`count` elements from `address` on, or from `ahead` elements further."""
+    place = _at(builder, address, ir.Constant(LONG, ahead), element, ir.VectorType(element, count))
+    return builder.load(place, align=1)
+
+
+def _choose(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
+    """The vector of the elements of a, and b behind it, at `places`."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT, len(places)), [ir.Constant(INT, p) for p in places]))
+
+
+@intrinsic
+def add_rows(typing: Any, near: Any, other: Any, out: Any) -> Any:
+    """3 near + other for 16 bytes behind two addresses, to 16 int16 behind `out`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        shorts = ir.VectorType(SHORT, 16)
+        a, b = (builder.zext(_load(builder, address, BYTE, 16), shorts) for address in args[:2])
+        total = builder.add(builder.mul(a, _all(SHORT, 3)), b)
+        builder.store(total, _at(builder, args[2], ir.Constant(LONG, 0), SHORT, shorts), align=1)
+        return context.get_dummy_value()
+
+    return types.void(near, other, out), generate
+
+
+def _full(builder: Any, sums: Any) -> Any:
+    """16 samples from sums of two rows; the first belongs to the sample left of these."""
+    return builder.lshr(builder.add(_load(builder, sums, SHORT, 16, 1), _all(SHORT, 2)), _all(SHORT, 2))
+
+
+def _half(builder: Any, sums: Any) -> Any:
+    """16 samples from 8 sums of two rows and the neighbour on either side."""
+    left, middle, right = (_load(builder, sums, SHORT, 8, ahead) for ahead in range(3))
+    middle = builder.add(builder.mul(middle, _all(SHORT, 3, 8)), _all(SHORT, 8, 8))
+    even, odd = (builder.lshr(builder.add(middle, beside), _all(SHORT, 4, 8)) for beside in (left, right))
+    return _choose(builder, even, odd, [k // 2 + 8 * (k % 2) for k in range(16)])
+
+
+def _mixer(chroma: Any) -> Any:
+    """(addresses of 16 luma bytes, blue and red sums, result): 16 pixels of RGB, 48 bytes (JFIF: ITU-R BT.601)."""
+
+    @intrinsic
+    def mix(typing: Any, luma: Any, blue: Any, red: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            ints, bytes_ = ir.VectorType(INT, 16), ir.VectorType(BYTE, 16)
+            y = builder.shl(builder.zext(_load(builder, args[0], BYTE, 16), ints), _all(INT, 16))
+            b, r = (builder.sub(builder.zext(chroma(builder, s), ints), _all(INT, 128)) for s in args[1:3])
+
+            def colour(of_blue: float, of_red: float) -> Any:
+                total = builder.add(y, _all(INT, 1 << 15))
+                for sample, factor in ((b, of_blue), (r, of_red)):
+                    total = builder.add(total, builder.mul(sample, _all(INT, round(factor * (1 << 16)))))
+                total = builder.ashr(total, _all(INT, 16))
+                total = builder.select(builder.icmp_signed("<", total, _all(INT, 0)), _all(INT, 0), total)
+                total = builder.select(builder.icmp_signed(">", total, _all(INT, 255)), _all(INT, 255), total)
+                return builder.trunc(total, bytes_)
+
+            colours = colour(0, 1.402), colour(-0.344136, -0.714136), colour(1.772, 0)
+            two = _choose(builder, *colours[:2], list(range(32)))
+            one = _choose(builder, colours[2], ir.Constant(bytes_, ir.Undefined), list(range(32)))
+            pixels = _choose(builder, two, one, [k // 3 + 16 * (k % 3) for k in range(48)])
+            builder.store(pixels, _at(builder, args[3], ir.Constant(LONG, 0), BYTE, pixels.type), align=1)
+            return context.get_dummy_value()
+
+        return types.void(luma, blue, red, out), generate
+
+    return mix
+
+
+mix_full = _mixer(_full)
+mix_half = _mixer(_half)

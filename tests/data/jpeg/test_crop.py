@@ -5,7 +5,6 @@ import pathlib
 import struct
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -81,7 +80,7 @@ def test_a_crop_is_a_part_of_the_whole(jpeg, kind):
             if i % 3 == 0:
                 h, w = min(8, height - y), min(8, width - x)
             for image in images:
-                pixels = decode.to_rgb(NUMBA.crop(image, y, x, h, w))
+                pixels = NUMBA.crop(image, y, x, h, w)
                 np.testing.assert_array_equal(pixels, whole[y : y + h, x : x + w], err_msg=f"{height}x{width}: {(y, x, h, w)}")
 
 
@@ -97,7 +96,7 @@ def test_real_photos(photos):
         for _ in range(3):
             y, x = int(random.integers(image.height)), int(random.integers(image.width))
             h, w = int(random.integers(1, image.height - y + 1)), int(random.integers(1, image.width - x + 1))
-            np.testing.assert_array_equal(decode.to_rgb(NUMBA.crop(image, y, x, h, w)), whole[y : y + h, x : x + w])
+            np.testing.assert_array_equal(NUMBA.crop(image, y, x, h, w), whole[y : y + h, x : x + w])
     assert max(means) < 0.3
     assert np.median(means) < 0.1
 
@@ -106,10 +105,8 @@ def test_real_photos(photos):
 def test_images_as_wide_as_jpeg_allows(jpeg, kind):
     data = jpeg(kind, 20, 65_500)
     assert close(decode.whole(data, NUMBA), decode.whole(data, OPENCV))
-    (y, x, h, w) = 3, 65_400, 9, 100
-    np.testing.assert_array_equal(
-        decode.to_rgb(NUMBA.crop(decode.read_header(data), y, x, h, w)), decode.whole(data, NUMBA)[y : y + h, x : x + w]
-    )
+    whole, (y, x, h, w) = decode.whole(data, NUMBA), (3, 65_400, 9, 100)
+    np.testing.assert_array_equal(NUMBA.crop(decode.read_header(data), y, x, h, w), whole[y : y + h, x : x + w])
 
 
 def test_fill_bytes_and_trailing_bytes(jpeg):
@@ -187,11 +184,12 @@ def test_any_quantization(jpeg, factor):
 
 def test_memory_of_a_huge_image_is_not_kept(jpeg, monkeypatch):
     monkeypatch.setattr(crop, "KEPT", 1 << 15)
-    monkeypatch.setattr(crop, "_scratch", threading.local())
-    expected = decode.whole(jpeg("grey", 20, 30), NUMBA)
-    decode.whole(jpeg("grey", 400, 400), NUMBA)
-    assert crop._scratch.pixels.size < 1 << 15
-    np.testing.assert_array_equal(decode.whole(jpeg("grey", 20, 30), NUMBA), expected)
+    monkeypatch.setattr(crop, "_scratch", crop._Scratch())
+    expected = decode.whole(jpeg("4:2:0", 20, 30), NUMBA)
+    decode.whole(jpeg("4:2:0", 400, 400), NUMBA)
+    assert set(crop._scratch.bytes) == {"stream", "planes", "rgb"}
+    assert max(kept.size for kept in crop._scratch.bytes.values()) < 1 << 15
+    np.testing.assert_array_equal(decode.whole(jpeg("4:2:0", 20, 30), NUMBA), expected)
 
 
 @pytest.mark.parametrize("count", [1200, pytest.param(40_000, marks=pytest.mark.slow)])
@@ -223,10 +221,10 @@ def test_a_size_that_the_bytes_cannot_have_is_an_error_before_anything_is_alloca
     at = next(at for marker, at, _ in headers.segments(bytes(data)) if marker in headers.FRAMES)
     data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
     header = headers.read(bytes(data))
-    monkeypatch.setattr(crop, "_array", None)
+    monkeypatch.setattr(crop, "_bytes", None)
     monkeypatch.setattr(np, "empty", None)
     with pytest.raises(ValueError, match="fewer bytes than its size asks for"):
-        crop.scan_of(bytes(data), header)
+        crop.decode_crop(bytes(data), header, 0, 0, header.height, header.width)
 
 
 def test_threads_do_not_share_memory(jpeg):

@@ -110,9 +110,9 @@ def test_codes_and_values_that_use_up_the_window():
 def check_crops(data, blocks):
     """What is passed over ends where what is read ends."""
     header = headers.read(data)
-    (whole,) = (plane.copy() for plane in crop.decode_crop(data, header, 0, 0, 8, header.width))
+    whole = crop.decode_crop(data, header, 0, 0, 8, header.width).copy()
     for i in range(0, blocks, 7):
-        np.testing.assert_array_equal(crop.decode_crop(data, header, 0, 8 * i, 8, 8)[0], whole[:, 8 * i : 8 * i + 8])
+        np.testing.assert_array_equal(crop.decode_crop(data, header, 0, 8 * i, 8, 8), whole[:, 8 * i : 8 * i + 8])
 
 
 @pytest.mark.parametrize("shortest", [2, 8, 12])  # two symbols to a look, one, none
