@@ -48,7 +48,8 @@ class Engine(NamedTuple):
     # (image, y, x, height, width), inside the image -> RGB, uint8 (height, width, 3), which holds until the thread's next crop.
     # Raises ValueError.
     crop: Callable[[Encoded, int, int, int, int], np.ndarray]
-    resize: Callable[[np.ndarray, int, bool], np.ndarray]  # (image, side, antialias) -> (side, side, 3)
+    # (image, out, antialias, mirrored): resize it into all of out, uint8 (side, side, 3), C-contiguous.
+    resize: Callable[[np.ndarray, np.ndarray, bool, bool], None]
     interpolation: str = "bilinear"
 
 
@@ -68,7 +69,7 @@ def engine(name: str, interpolation: str = "bilinear") -> Engine:
         return made
     version = f"{made.version}, resized by pillow {PIL.__version__}"
     bicubic = functools.partial(resize.by_pillow, resampling=Image.Resampling.BICUBIC)
-    return made._replace(version=version, resize=bicubic, interpolation=interpolation)
+    return made._replace(version=version, resize=_stored(bicubic), interpolation=interpolation)
 
 
 def render(
@@ -89,13 +90,7 @@ def render(
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than max_pixels={max_pixels:,}")
     view = view_of(image.height, image.width)
     box = _inside(view)
-    square = _padded(engine.crop(image, *box), view)
-    if square.shape[:2] != (view.size, view.size):
-        square = engine.resize(square, view.size, antialias)
-    if view.flip:
-        cv2.flip(square, 1, dst=out)  # 5 us at 224; out[...] = square[:, ::-1] took 290, and kept the other threads waiting
-    else:
-        out[...] = square
+    engine.resize(_padded(engine.crop(image, *box), view), out, antialias, view.flip)
 
 
 def whole(data: bytes, engine: Engine) -> np.ndarray:
@@ -174,12 +169,25 @@ def _by_pillow(data: bytes) -> np.ndarray:
         raise ValueError(f"Pillow: {error}") from None
 
 
+def _stored(resized: Callable[[np.ndarray, int, bool], np.ndarray]) -> Callable[[np.ndarray, np.ndarray, bool, bool], None]:
+    """`Engine.resize` of a function (image, side, antialias) -> (side, side, 3)."""
+
+    def store(image: np.ndarray, out: np.ndarray, antialias: bool, mirrored: bool) -> None:
+        square = image if image.shape == out.shape else resized(image, len(out), antialias)
+        if mirrored:
+            cv2.flip(square, 1, dst=out)  # 5 us at 224; out[...] = square[:, ::-1] took 290, and kept the other threads waiting
+        else:
+            out[...] = square
+
+    return store
+
+
 def _opencv() -> Engine:
-    return Engine("opencv", cv2.__version__, functools.partial(_crop, _by_opencv), resize.by_opencv)
+    return Engine("opencv", cv2.__version__, functools.partial(_crop, _by_opencv), _stored(resize.by_opencv))
 
 
 def _pillow() -> Engine:
-    return Engine("pillow", PIL.__version__, functools.partial(_crop, _by_pillow), resize.by_pillow)
+    return Engine("pillow", PIL.__version__, functools.partial(_crop, _by_pillow), _stored(resize.by_pillow))
 
 
 def _numba() -> Engine:
@@ -187,7 +195,8 @@ def _numba() -> Engine:
         raise UserError("decoder 'numba' needs numba, which is not installed: pip install 'imagenet_jax[fast]', or use 'opencv'.")
     import numba
 
-    from imagenet_jax.data.jpeg import crop as jpeg  # after the check: it imports numba
+    from imagenet_jax.data import linear  # after the check: they import numba
+    from imagenet_jax.data.jpeg import crop as jpeg
 
     others = _opencv()
 
@@ -196,7 +205,15 @@ def _numba() -> Engine:
             return others.crop(image, y, x, height, width)
         return jpeg.decode_crop(image.data, image.header, y, x, height, width)
 
-    return Engine("numba", f"{numba.__version__} with opencv {cv2.__version__}", crop, resize.by_opencv)
+    def resized(image: np.ndarray, out: np.ndarray, antialias: bool, mirrored: bool) -> None:
+        if antialias:
+            image = resize.smoothed(image, len(out))
+        if linear.possible(image, out):
+            linear.resize(image, out, mirrored)
+        else:
+            others.resize(image, out, False, mirrored)
+
+    return Engine("numba", f"{numba.__version__} with opencv {cv2.__version__}", crop, resized)
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {"opencv": _opencv, "numba": _numba, "pillow": _pillow}

@@ -199,3 +199,53 @@ def _mixer(chroma: Any) -> Any:
 
 mix_full = _mixer(_full)
 mix_half = _mixer(_half)
+
+
+@intrinsic
+def across_four(typing: Any, line: Any, offsets: Any, weights: Any, out: Any) -> Any:
+    """Four pixels of a row resized across: 64 a + weight (b - a) / 4 for a pixel a at line + offset and b behind it.
+
+    `offsets`: four int32. `weights`: 16 int16 in 1/256, four a pixel. `out`: 16 int16, a pixel is RGB and one that means nothing.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fours, bytes_, shorts = (ir.VectorType(element, count) for element, count in ((INT, 4), (BYTE, 16), (SHORT, 16)))
+        places = _load(builder, args[1], INT, 4)
+        first = second = ir.Constant(fours, ir.Undefined)
+        for q in range(4):
+            lane = ir.Constant(INT, q)
+            pixel = builder.add(args[0], builder.sext(builder.extract_element(places, lane), LONG))
+            first = builder.insert_element(first, builder.load(_at(builder, pixel, ir.Constant(LONG, 0), BYTE, INT), align=1), lane)
+            # From the last byte of a on, so that nothing is read behind b.
+            second = builder.insert_element(
+                second, builder.load(_at(builder, pixel, ir.Constant(LONG, 2), BYTE, INT), align=1), lane
+            )
+        a, b = builder.bitcast(first, bytes_), builder.bitcast(second, bytes_)
+        b = _choose(builder, b, b, [4 * (k // 4) + min(k % 4 + 1, 3) for k in range(16)])
+        a, b = builder.zext(a, shorts), builder.zext(b, shorts)
+        mixed = builder.mul(builder.sub(b, a), _load(builder, args[2], SHORT, 16))
+        total = builder.lshr(builder.add(builder.shl(a, _all(SHORT, 8)), mixed), _all(SHORT, 2))
+        builder.store(total, _at(builder, args[3], ir.Constant(LONG, 0), SHORT, shorts), align=1)
+        return context.get_dummy_value()
+
+    return types.void(line, offsets, weights, out), generate
+
+
+@intrinsic
+def down_eight(typing: Any, upper: Any, lower: Any, weight: Any, out: Any) -> Any:
+    """Eight pixels of RGB, 24 bytes, of those of two rows by `across_four`: the lower one has `weight`, int64, in 1/32768."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        ints = ir.VectorType(INT, 32)
+        a, b = (_load(builder, address, SHORT, 32) for address in args[:2])
+        one = builder.insert_element(ir.Constant(a.type, ir.Undefined), builder.trunc(args[2], SHORT), ir.Constant(INT, 0))
+        twice = builder.shl(builder.sub(b, a), _all(SHORT, 1, 32))
+        product = builder.mul(builder.sext(twice, ints), builder.sext(_choose(builder, one, one, [0] * 32), ints))
+        mixed = builder.trunc(builder.lshr(product, _all(INT, 16, 32)), a.type)  # one instruction (pmulhw)
+        total = builder.add(builder.add(a, mixed), _all(SHORT, 32, 32))
+        levels = builder.trunc(builder.lshr(total, _all(SHORT, 6, 32)), ir.VectorType(BYTE, 32))
+        pixels = _choose(builder, levels, levels, [4 * (k // 3) + k % 3 for k in range(24)])
+        builder.store(pixels, _at(builder, args[3], ir.Constant(LONG, 0), BYTE, pixels.type), align=1)
+        return context.get_dummy_value()
+
+    return types.void(upper, lower, types.int64, out), generate
