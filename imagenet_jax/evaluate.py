@@ -73,6 +73,7 @@ class Evaluator:
 
         Raises RunError where the number of images counted is not the data set's.
         """
+        weights = sharding.replicate(self.mesh, weights)  # from the parts that a training over 'fsdp' has
         rows = loader.Rows(*sharding.rows_of_process(self.batch_size))
         host = loader.eval_batches(
             self.source,

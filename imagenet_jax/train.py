@@ -36,7 +36,7 @@ def train(
     `stop_after` ends the run early at that step, saved, without changing its schedule. `dry_run` prints and writes nothing.
     """
     # ---- mesh
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh(devices, config.mesh.fsdp)
     configs.validate(config, devices=mesh.size)
     c = configs.plain(config)  # from here on plain dicts, as config.json holds them
 
@@ -56,7 +56,7 @@ def train(
     # ---- shapes and shardings
     abstract = build.abstract_state(model, c, mesh)
     view = {"mean": tuple(c["mean"]), "std": tuple(c["std"])}
-    place, split = sharding.replicated(mesh), sharding.batched(mesh)
+    where = jax.tree.map(lambda x: x.sharding, abstract)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
     print(record.summary(run, peak, mesh), flush=True)
 
@@ -64,9 +64,9 @@ def train(
     train_step = jax.jit(
         steps.make_train_step(
             model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
-            mixing=build.mixing(c), seed=c["seed"], **view,
+            mixing=build.mixing(c), seed=c["seed"], mesh=mesh, accumulate=c["accumulate"], **view,
         ),
-        donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
+        donate_argnums=0, in_shardings=(where, sharding.batched(mesh)), out_shardings=(where, sharding.replicated(mesh)),
     )  # fmt: skip
     if dry_run:
         print(record.memory(train_step, abstract, c, mesh))
@@ -88,7 +88,7 @@ def train(
             state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                init = jax.jit(build.state_init(model, c), out_shardings=place)
+                init = jax.jit(build.state_init(model, c), out_shardings=where)
                 state = init(jax.random.key(c["seed"]))
 
         # ---- fit
