@@ -76,6 +76,14 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
 
 
+def batch_shapes(mesh: Mesh, batch_size: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `put_batch` makes of a training batch, without its values."""
+    return {
+        "image": jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), "uint8", sharding=batched(mesh)),
+        "label": jax.ShapeDtypeStruct((batch_size,), "int32", sharding=batched(mesh)),
+    }
+
+
 def rows_of_process(batch_size: int) -> tuple[int, int]:
     """(first row, number of rows) of the global batch that this process feeds: contiguous blocks in process order."""
     share = batch_size // jax.process_count()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from imagenet_jax import build, cli, logs, loop, record, runtime, sharding
 from imagenet_jax import config as configs
@@ -20,6 +21,7 @@ from imagenet_jax.data.cache import cached
 from imagenet_jax.data.locate import Place
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
+from imagenet_jax.state import TrainState
 
 
 def train(
@@ -53,27 +55,19 @@ def train(
     optimizer = build.optimizer(c)
     schedule, peak = build.schedule(c, plan)
 
-    # ---- shapes and shardings
+    # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
-    view = {"mean": tuple(c["mean"]), "std": tuple(c["std"])}
     where = jax.tree.map(lambda x: x.sharding, abstract)
+    train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
     print(record.summary(run, peak, mesh), flush=True)
 
-    # ---- jitted steps
-    train_step = jax.jit(
-        steps.make_train_step(
-            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
-            mixing=build.mixing(c), seed=c["seed"], mesh=mesh, accumulate=c["accumulate"], **view,
-        ),
-        donate_argnums=0, in_shardings=(where, sharding.batched(mesh)), out_shardings=(where, sharding.replicated(mesh)),
-    )  # fmt: skip
     if dry_run:
         print(record.memory(train_step, abstract, c, mesh))
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        hosting=hosting, **view,
+        mean=tuple(c["mean"]), std=tuple(c["std"]), hosting=hosting,
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -134,6 +128,19 @@ def train(
     elif runtime.is_main_process():
         print(f"Report: {write_report([workdir])}")
     return cli.FINISHED
+
+
+def jitted_step(
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, abstract: TrainState, mesh: Mesh
+) -> jax.stages.Wrapped:  # fmt: skip
+    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
+    where = jax.tree.map(lambda x: x.sharding, abstract)
+    step = steps.make_train_step(
+        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"],
+        ema_decay=c["ema_decay"], mixing=build.mixing(c), seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+    )  # fmt: skip
+    placed = {"in_shardings": (where, sharding.batched(mesh)), "out_shardings": (where, sharding.replicated(mesh))}
+    return jax.jit(step, donate_argnums=0, **placed)
 
 
 def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
