@@ -6,7 +6,6 @@ import math
 import pathlib
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
