@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     chosen = config.load(flags.config, overrides)
     os.environ["JAX_PLATFORMS"] = "cpu"  # libtpu is here to compile, not to look for chips
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock guards chips, of which there are none
     begin = time.perf_counter()
     compiled, c = compile_step(chosen, flags.topology, flags.num_classes)
     print(f"{c['model']['name']}, batch {c['batch_size']:,}, on {flags.topology}, compiled in {time.perf_counter() - begin:.0f} s")
@@ -68,7 +69,7 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # of several types, none of them ours or documented
         raise UserError(
-            f"libtpu gives no topology {topology!r}: {str(error).splitlines()[0]}. It comes with: pip install 'imagenet_jax[aot]'"
+            f"libtpu, of pip install 'imagenet_jax[aot]', gives no topology {topology!r}: {str(error).splitlines()[0]}"
         ) from error
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
     config.validate(chosen, devices=mesh.size)

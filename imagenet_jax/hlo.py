@@ -5,9 +5,9 @@ import re
 from typing import NamedTuple
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# The operation's name says its kind, also where a TPU wraps it in an asynchronous start, of which the "-done" is no second one.
-_OPERATION = re.compile(rf"^\s*(?:ROOT )?%\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
+_OPERATION = re.compile(rf"^\s*(?:ROOT )?%\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"\b(pred|bf16|[sufc]\d+)\w*\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
 
@@ -21,18 +21,26 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collective operations in a compiled program's text (`compiled.as_text()`), in its order."""
-    found, entry = [], False
-    for line in text.splitlines():
-        if _COMPUTATION.match(line):
-            entry = line.startswith("ENTRY")
-        elif match := _OPERATION.match(line):
-            shapes, kind, started = match.groups()
+    """The collective operations in a compiled program's text (`compiled.as_text()`), in its order.
+
+    A TPU writes two of them in its own way: what sums and keeps a part (a reduce-scatter) as an all-reduce in a computation of
+    that name, whose size is here that of the whole; and one that goes on in the background as several of the same channel.
+    """
+    found: dict[tuple[str, str], Collective] = {}
+    inside, entry = "", False
+    for number, line in enumerate(text.splitlines()):
+        if computation := _COMPUTATION.match(line):
+            inside, entry = computation[1], line.startswith("ENTRY")
+        elif operation := _OPERATION.match(line):
+            shapes, kind, started = operation.groups()
             arrays = [_size(*array.groups()) for array in _ARRAY.finditer(shapes)]
-            # A start gives (operands, results) where they differ: an all-gather's results are the second half.
-            half = started and kind != "all-reduce"
-            found.append(Collective(kind, sum(arrays[len(arrays) // 2 :] if half else arrays), entry))
-    return found
+            if started and kind != "all-reduce":  # a start gives (operands, results)
+                arrays = arrays[len(arrays) // 2 :]
+            if inside.startswith("all-reduce-scatter"):
+                kind = "reduce-scatter"
+            channel = _CHANNEL.search(line)
+            found.setdefault((kind, channel[1] if channel else f"line {number}"), Collective(kind, sum(arrays), entry))
+    return list(found.values())
 
 
 def _size(dtype: str, shape: str) -> int:
