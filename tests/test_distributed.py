@@ -122,7 +122,7 @@ def test_who_outlives_another_ends_and_names_it(tmp_path, killed):
     assert f"Process {1 - killed} of 2 lost another" in said
     if killed == 1:  # process 0 keeps the list
         assert "timed out task names:\n1" in said
-    assert checkpoint.latest_step(run / "checkpoints") == 10
+    assert checkpoint.latest_step(run / "checkpoints") in (10, 15, 20)
 
 
 @pytest.mark.parametrize(
