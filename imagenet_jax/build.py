@@ -80,5 +80,5 @@ def state_init(model: Any, config: dict[str, Any]) -> Any:
 def abstract_state(model: Any, config: dict[str, Any], mesh: Mesh) -> TrainState:
     """The state's shapes, dtypes and shardings, without computing anything."""
     shapes = jax.eval_shape(state_init(model, config), jax.random.key(0))
-    place = sharding.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    place = sharding.of_state(mesh, shapes)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, place)

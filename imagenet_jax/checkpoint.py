@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from imagenet_jax import tree
+from imagenet_jax import distributed, tree
 from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.state import TrainState
 
@@ -32,7 +32,7 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, keep: int = 3):
         self.directory = workdir.absolute() / "checkpoints"
-        _set_aside(self.directory)
+        distributed.main_first(lambda: _set_aside(self.directory))
         self._begun: int | None = None  # the step last given to orbax, which may still be writing it
         self._manager = ocp.CheckpointManager(
             self.directory,

@@ -18,8 +18,10 @@ from ml_collections import config_dict, config_flags
 
 from imagenet_jax.errors import UserError, unknown
 
-# What a rerun may change without changing any result; every other difference from the frozen config is refused.
+# What a rerun may change: no result depends on it, but for the order of sums and, with `accumulate`, what dropout draws. Every
+# other difference from the frozen config is refused.
 FREE_ON_RESUME = (
+    "mesh.fsdp", "accumulate",
     "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints",
     "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
@@ -73,6 +75,9 @@ def default() -> Config:
     c.epochs = 90.0
     c.batch_size = 256  # examples a step over all devices
     c.eval_batch_size = 0  # 0: as batch_size
+    c.accumulate = 1  # parts that a device computes one after the other in a step, for memory; BN groups must fit into a part
+    c.mesh = config_dict.ConfigDict()
+    c.mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and averages, each holding a part
 
     # Optimizer. The decay is coupled, as in torch: gradient += weight_decay * parameter, before momentum.
     c.optimizer = config_dict.ConfigDict()
@@ -198,7 +203,17 @@ def validate(c: Config, *, devices: int) -> None:
     for key, value in c.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
-    _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
+    _positive(
+        c,
+        "image_size",
+        "batch_size",
+        "log_interval",
+        "checkpoint_interval",
+        "keep_checkpoints",
+        "lr_batch",
+        "repeats",
+        "accumulate",
+    )
     _positive(c, "epochs", "learning_rate", "crop_ratio")
     off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
     for key in (*off, "mixup_alpha", "cutmix_alpha"):
@@ -231,11 +246,18 @@ def validate(c: Config, *, devices: int) -> None:
             f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
         )
-    _divides(c.batch_size, devices, "batch_size", f"{devices} devices")
+    each = f"{devices} devices" + (f", {c.accumulate} parts each" if c.accumulate > 1 else "")
+    _divides(c.batch_size, devices * c.accumulate, "batch_size", each)
     if c.eval_batch_size:
         _divides(c.eval_batch_size, devices, "eval_batch_size", f"{devices} devices")
     if c.bn_group:
         _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
+        part = c.batch_size // (devices * c.accumulate)
+        if c.accumulate > 1 and part % c.bn_group:
+            raise UserError(
+                f"accumulate={c.accumulate} leaves parts of {part} images to each of {devices} devices, which BN groups of "
+                f"{c.bn_group} do not fill. Use a smaller --config.accumulate or --config.bn_group."
+            )
 
 
 def _positive(c: Config, *keys: str) -> None:

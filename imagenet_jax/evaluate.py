@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from PIL import Image
 from tqdm import tqdm
 
-from imagenet_jax import cli, infer, loop, runtime, sharding
+from imagenet_jax import cli, distributed, infer, loop, processes, runtime, sharding
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader, locate, order
 from imagenet_jax.data.augment import central
@@ -73,6 +73,7 @@ class Evaluator:
 
         Raises RunError where the number of images counted is not the data set's.
         """
+        weights = sharding.replicate(self.mesh, weights)  # from the parts that a training over 'fsdp' has
         rows = loader.Rows(*sharding.rows_of_process(self.batch_size))
         host = loader.eval_batches(
             self.source,
@@ -120,13 +121,18 @@ class Evaluator:
         size = -(-count // self.mesh.size) * self.mesh.size
         images = np.zeros((size, self.pixels.image_size, self.pixels.image_size, 3), np.uint8)
         records = [self.source.read(int(i)) for i in ids]
-        folder.mkdir(parents=True, exist_ok=True)
+        writes = runtime.is_main_process()
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
         for record, index, slot in zip(records, ids, images, strict=False):
             self._view(record.image, self.pixels.antialias, slot)
-            small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-            self._view(record.image, True, small)
-            Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
-        on_device = sharding.put_batch(self.mesh, {"image": images})["image"]
+            if writes:
+                small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+                self._view(record.image, True, small)
+                Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
+        first, share = sharding.rows_of_process(size)
+        on_device = sharding.put_batch(self.mesh, {"image": images[first : first + share]})["image"]
+        weights = sharding.replicate(self.mesh, weights)
         shown = {name: np.asarray(jax.device_get(self._predict(v, on_device))) for name, v in weights.items()}
         return [
             {
@@ -182,8 +188,8 @@ def write(
         result[name] = c and {
             "loss": c.loss, "top1": c.top1, "top5": c.top5, **confusion.scores(c.confusion, source.classes)
         }  # fmt: skip
+    result["samples"] = evaluator.samples(weights, path.with_suffix(""))
     if runtime.is_main_process():
-        result["samples"] = evaluator.samples(weights, path.with_suffix(""))
         matrices: dict[str, Any] = {f"confusion_{name}": c.confusion for name, c in counts.items()}
         np.savez_compressed(path.with_suffix(".npz"), **matrices)
         write_json(path, result)
@@ -219,10 +225,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split")
     parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
     parser.add_argument("--batch_size", type=int, help="images at a time; changes no result; default: the run's")
+    processes.add_flags(parser)
     flags = parser.parse_args(argv)
     if flags.batch_size is not None and flags.batch_size < 1:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
 
+    distributed.start(flags)
     runtime.setup()
     mesh = sharding.make_mesh()
     loaded = infer.load_run(flags.workdir, mesh)

@@ -18,10 +18,14 @@ from tqdm import tqdm
 class Journal:
     """Appends records to workdir/metrics.jsonl and workdir/tensorboard, starting from those of the way to `step`.
 
-    An evaluation at `step` itself is left out: the run that goes on from there evaluates again.
+    An evaluation at `step` itself is left out: the run that goes on from there evaluates again. `silent`, as in all processes of a
+    run but one, it writes nothing.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    def __init__(self, workdir: pathlib.Path, step: int, *, silent: bool = False):
+        self._silent = silent
+        if silent:
+            return
         self._path = workdir / "metrics.jsonl"
         kept = [r for r in read(self._path) if r["step"] < step or (r["step"] == step and r["kind"] != "eval")]
         draft = self._path.with_suffix(".tmp")
@@ -37,11 +41,14 @@ class Journal:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        if not self._silent:
+            self._file.close()
+            self._tensorboard.close()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record: {"kind", "step", "time", numbers ...}. On disk when this returns."""
+        if self._silent:
+            return
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self._plot(record)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from imagenet_jax import cli, config
+from imagenet_jax import cli, config, processes
 from imagenet_jax.data.locate import data_dir
 from imagenet_jax.errors import UserError
 
@@ -10,7 +10,9 @@ DESCRIPTION = """Train an image classifier. Running the same command again goes 
 
 Any key of the config can be set: --config.batch_size=512 --config.model.name=resnet18
 --dry_run prints all of them. Exit codes: 0 finished, 1 the run failed, 2 the user's mistake,
-130 SIGINT and 143 SIGTERM, both after saving."""
+130 SIGINT and 143 SIGTERM, both after saving.
+
+Several hosts: start it on each of them, with the same flags; a signal to one of them stops all."""
 
 
 def main(argv: list[str]) -> int:
@@ -21,6 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data_dir", help="data sets, also in gs:// or s3://; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--stop_after", type=int, metavar="STEP", help="save and stop at this step; changes no schedule")
     parser.add_argument("--dry_run", action="store_true", help="print shapes, steps, memory and the config, then stop")
+    processes.add_flags(parser)
     flags, overrides = parser.parse_known_args(argv)
     strange = [flag for flag in overrides if not flag.startswith("--config.")]
     if strange:
@@ -33,11 +36,14 @@ def main(argv: list[str]) -> int:
     file = config.find(flags.config)
     chosen = config.load(flags.config, overrides)
     # Not at the top: jax and orbax take three seconds, which --help or a typo need not wait for.
-    from imagenet_jax import runtime, train
+    from imagenet_jax import distributed, runtime, train
 
+    distributed.start(flags)
     runtime.setup()
     print(f"Config {file} (sha256 {config.sha256(file)[:12]}), run in {flags.workdir}\n", flush=True)
-    return train.train(chosen, flags.workdir, data_dir=data_dir(flags.data_dir), stop_after=flags.stop_after, dry_run=flags.dry_run)
+    where = data_dir(flags.data_dir)
+    with distributed.naming_the_lost():
+        return train.train(chosen, flags.workdir, data_dir=where, stop_after=flags.stop_after, dry_run=flags.dry_run)
 
 
 if __name__ == "__main__":

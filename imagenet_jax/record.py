@@ -6,7 +6,6 @@ import math
 import pathlib
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
@@ -173,12 +172,7 @@ def flat(c: dict[str, Any], prefix: str = "") -> list[str]:
 
 def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str:
     """Shapes and the compiler's own count of the memory of one training step, a device."""
-    size = c["image_size"]
-    split = sharding.batched(mesh)
-    batch = {
-        "image": jax.ShapeDtypeStruct((c["batch_size"], size, size, 3), "uint8", sharding=split),
-        "label": jax.ShapeDtypeStruct((c["batch_size"],), "int32", sharding=split),
-    }
+    batch = sharding.batch_shapes(mesh, c["batch_size"], c["image_size"])
     with loop.out_of_memory_hint(c["batch_size"], math.lcm(mesh.size, c["bn_group"] or 1)):
         used = train_step.lower(abstract, batch).compile().memory_analysis()
     lines = [f"  {path:60s} {leaf.dtype!s:10s} {tuple(leaf.shape)}" for path, leaf in tree.paths(abstract.params)]

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 import imagenet_jax
-from imagenet_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "array_record", "tensorflow-datasets")
 
@@ -21,10 +20,7 @@ def setup() -> None:
     """Switch on jax's persistent compilation cache, in a directory that only this user can write.
 
     Whoever can write that cache can run code in this process, so it is never a shared one. JAX_COMPILATION_CACHE_DIR overrides.
-    Raises UserError under several processes, which nothing here is ready for yet.
     """
-    if jax.process_count() > 1:
-        raise UserError(f"{jax.process_count()} processes: training and evaluation run in one process so far. Start one.")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         cache = base / "imagenet_jax" / "jax"

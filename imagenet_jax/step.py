@@ -10,7 +10,10 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
+from imagenet_jax import sharding
+from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
@@ -18,6 +21,7 @@ from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy, smoothed_targets, soft_cross_entropy
 from imagenet_jax.ops.mix import Mixing
 from imagenet_jax.optim import ema
+from imagenet_jax.optim.accumulate import accumulated
 from imagenet_jax.optim.schedules import Schedule
 from imagenet_jax.state import TrainState
 
@@ -38,13 +42,18 @@ def make_train_step(
     ema_decay: float = 0.0,
     mixing: Mixing | None = None,
     seed: int = 0,
+    mesh: Mesh | None = None,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Sums]]:
     """(state, {"image": uint8 (n, h, w, 3), "label": int32 (n,)}) -> (state, sums over the batch).
 
     The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
     one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
     `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws, and what dropout drops.
+    The state is split over the axis 'fsdp' of `mesh` (None: one device), as sharding.of_state says. Each device computes its rows
+    in `accumulate` parts, which changes no result but what dropout draws; raises UserError where BN groups do not allow it.
     """
+    mesh = mesh or sharding.make_mesh(jax.devices()[:1])
 
     def key_of(step: jax.Array, purpose: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), purpose)
@@ -57,16 +66,27 @@ def make_train_step(
             losses = soft_cross_entropy(logits, batch["target"])
         else:
             losses = cross_entropy(logits, batch["label"], label_smoothing)
-        return jnp.mean(losses), (logits, updated.get("batch_stats", {}))
+        right = jnp.sum(topk.correct(logits, batch["label"], 1))
+        return jnp.mean(losses), (right, updated.get("batch_stats", {}))
+
+    if accumulate > 1:
+        gradient = accumulated(loss_fn, mesh, accumulate, model.bn_group or 1)
+    else:
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
+        if accumulate > 1 and state.batch_stats and not model.bn_group:
+            raise UserError(
+                f"accumulate={accumulate} computes a batch in parts, but bn_group=0 normalises over all of it. "
+                "Set --config.bn_group to a divisor of a part, such as 32."
+            )
         if mixing is not None:
             key = key_of(state.step, MIXING)
             images, targets = mixing(key, batch["image"], smoothed_targets(batch["label"], model.num_classes, label_smoothing))
             batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.batch_stats, batch, key_of(state.step, DROPOUT)
-        )
+        whole = sharding.gathered(mesh, state.params)
+        (loss, (right, batch_stats)), grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
+        grads = sharding.scattered(mesh, grads)
         rate = schedule(state.step)
         directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)
@@ -81,7 +101,7 @@ def make_train_step(
         sums = {
             "images": jnp.asarray(count, jnp.int32),
             "loss": loss * count,
-            "top1": jnp.sum(topk.correct(logits, batch["label"], 1)),
+            "top1": right,
             "nonfinite": 1 - finite.astype(jnp.int32),
             "learning_rate": rate,
         }

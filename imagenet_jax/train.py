@@ -4,13 +4,15 @@ import contextlib
 import datetime
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, logs, loop, record, runtime, sharding
+from imagenet_jax import build, cli, distributed, logs, loop, record, runtime, sharding
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -20,6 +22,7 @@ from imagenet_jax.data.cache import cached
 from imagenet_jax.data.locate import Place
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
+from imagenet_jax.state import TrainState
 
 
 def train(
@@ -36,7 +39,7 @@ def train(
     `stop_after` ends the run early at that step, saved, without changing its schedule. `dry_run` prints and writes nothing.
     """
     # ---- mesh
-    mesh = sharding.make_mesh(devices)
+    mesh = sharding.make_mesh(devices, config.mesh.fsdp)
     configs.validate(config, devices=mesh.size)
     c = configs.plain(config)  # from here on plain dicts, as config.json holds them
 
@@ -53,34 +56,30 @@ def train(
     optimizer = build.optimizer(c)
     schedule, peak = build.schedule(c, plan)
 
-    # ---- shapes and shardings
+    # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
-    view = {"mean": tuple(c["mean"]), "std": tuple(c["std"])}
-    place, split = sharding.replicated(mesh), sharding.batched(mesh)
+    where = jax.tree.map(lambda x: x.sharding, abstract)
+    train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
+    code = [run["versions"], run["git_commit"]]
+    distributed.check_same(config=c, stop_after=stop_after, code=code, data=run["dataset"], pixels=run["preprocessing"])
     print(record.summary(run, peak, mesh), flush=True)
 
-    # ---- jitted steps
-    train_step = jax.jit(
-        steps.make_train_step(
-            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
-            mixing=build.mixing(c), seed=c["seed"], **view,
-        ),
-        donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
-    )  # fmt: skip
     if dry_run:
         print(record.memory(train_step, abstract, c, mesh))
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        hosting=hosting, **view,
+        mean=tuple(c["mean"]), std=tuple(c["std"]), hosting=hosting,
     )  # fmt: skip
 
     # ---- start: restore, else fresh
-    record.freeze(workdir, run)
+    distributed.main_first(lambda: record.freeze(workdir, run))
+    distributed.check_shared(workdir)
     with Checkpoints(workdir, c["keep_checkpoints"]) as checkpoints, runtime.StopSignal() as signals:
-        start = checkpoints.latest() or 0
-        if start == plan.total and finished(workdir, run, start):
+        stopping = distributed.Stop(signals, mesh)
+        start = distributed.from_main(checkpoints.latest() or 0)
+        if start == plan.total and distributed.from_main(finished(workdir, run, start)):
             print(f"{workdir} is finished: step {start:,} of {plan.total:,}. Report: {workdir / 'report.html'}")
             return cli.FINISHED
         if start:
@@ -88,7 +87,7 @@ def train(
             state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                init = jax.jit(build.state_init(model, c), out_shardings=place)
+                init = jax.jit(build.state_init(model, c), out_shardings=where)
                 state = init(jax.random.key(c["seed"]))
 
         # ---- fit
@@ -99,16 +98,17 @@ def train(
             repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
         )  # fmt: skip
         keep = ("image", "label")
-        with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:
+        silent = not runtime.is_main_process()
+        with logs.Journal(workdir, start, silent=silent) as journal, logs.Console(start, stop, plan.total) as console:
             watched = log_substitutes(journal, console, train_data, host, start)
             batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
-            evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, signals)
+            evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, stopping)
             hooks = loop.Hooks(
                 log=functools.partial(log_window, journal, console, plan),
                 save=checkpoints.save,
                 evaluate=evaluate,
                 tick=console.tick,
-                stopping=lambda: signals.received is not None,
+                stopping=stopping,
             )
             if start in plan.eval_steps:  # a stop may have cut this evaluation off
                 evaluate(start, state)
@@ -126,27 +126,47 @@ def train(
             if done == plan.total and (counts := evaluate(done, state)):
                 evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
                 evaluated = True
-        if signals.received is not None and not evaluated:
-            print(f"Stopped by {signals.received.name} at step {done:,}, saved. The same command goes on from there.")
-            return 128 + signals.received
+        if stopping.signal is not None and not evaluated:
+            print(f"Stopped by {stopping.signal.name} at step {done:,}, saved. The same command goes on from there.")
+            return 128 + stopping.signal
     if done < plan.total:
         print(f"Stopped at step {done:,} of {plan.total:,} as --stop_after says, saved.")
-    elif runtime.is_main_process():
-        print(f"Report: {write_report([workdir])}")
+    else:
+        distributed.main_first(lambda: print(f"Report: {write_report([workdir])}"))
     return cli.FINISHED
+
+
+def jitted_step(
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, abstract: TrainState, mesh: Mesh
+) -> jax.stages.Wrapped:  # fmt: skip
+    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
+    where = jax.tree.map(lambda x: x.sharding, abstract)
+    step = steps.make_train_step(
+        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"],
+        ema_decay=c["ema_decay"], mixing=build.mixing(c), seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+    )  # fmt: skip
+    split, whole = sharding.batched(mesh), sharding.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))
 
 
 def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
     """The training and the evaluation split. The embedded digits are prepared here if they are absent."""
-    if c["dataset"] == "digits" and isinstance(data_dir, pathlib.Path) and not sources.prepared_versions(data_dir / "digits"):
-        from imagenet_jax.data.prepare import prepare_digits
-
-        print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
-        prepare_digits(data_dir)
+    if c["dataset"] == "digits" and isinstance(data_dir, pathlib.Path):
+        distributed.main_first(functools.partial(prepare_digits, data_dir))
+        prepare_digits(data_dir)  # where each host has a data_dir of its own
     crc = c["data"]["check_crc"]
     splits = (c["train_split"], c["eval_split"])
     opened = tuple(sources.open_source(data_dir, c["dataset"], split, check_crc=crc) for split in splits)
     return cached(*opened, processes=max(1, c["data"]["processes"])) if c["data"]["cache"] else opened
+
+
+def prepare_digits(data_dir: pathlib.Path) -> None:
+    """Prepare the embedded data set where it is absent."""
+    if not sources.prepared_versions(data_dir / "digits"):
+        from imagenet_jax.data import prepare
+
+        print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
+        prepare.prepare_digits(data_dir)
 
 
 def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
@@ -188,7 +208,10 @@ def log_substitutes(
         if replaced.any():
             due, used = batch["instead_of"][replaced].tolist(), batch["id"][replaced].tolist()
             pairs = ", ".join(f"{a} by {b}" for a, b in zip(due, used, strict=True))
-            console.say(f"step {step + 1}: of {source.dataset} {source.split}, examples that do not decode were replaced: {pairs}")
+            said = f"step {step + 1}: of {source.dataset} {source.split}, examples that do not decode were replaced: {pairs}"
+            console.say(said)
+            if not runtime.is_main_process():  # whose journal holds only its own
+                print(f"process {jax.process_index()}, {said}", file=sys.stderr, flush=True)
             journal.write({"kind": "substitutes", "step": step + 1, "due": due, "used": used, "time": time.time()})
         yield batch
 
@@ -198,13 +221,13 @@ def log_evaluation(
     console: logs.Console,
     plan: Plan,
     evaluator: evaluation.Evaluator,
-    signals: runtime.StopSignal,
+    stopping: distributed.Stop,
     step: int,
     state: Any,
 ) -> dict[str, evaluation.Counts] | None:
     """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
-        counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
+        counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "

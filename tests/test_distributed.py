@@ -1,0 +1,138 @@
+"""Two real processes on one machine, over gloo: they compute what one does, stop together, and neither outlives the other."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from imagenet_jax import checkpoint, logs
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+from imagenet_jax import config
+
+def get_config():
+    c = config.default()
+    c.dataset, c.image_size, c.crop_ratio = "digits", 8, 1.0
+    c.mean, c.std = (0.5,) * 3, (0.5,) * 3
+    c.model.name = "resnet8"
+    c.model.dtype = c.model.param_dtype = "float64"
+    c.epochs, c.warmup_epochs, c.batch_size, c.bn_group = 1.0, 0.2, 64, 16
+    c.learning_rate, c.lr_batch, c.ema_decay = 0.05, 64, 0.9
+    c.log_interval, c.checkpoint_interval, c.eval_interval_epochs = 1, 5, 0.5
+    c.data.threads = 1
+    return c
+"""
+
+
+class Group:
+    """`count` processes of one run, of 4 devices in all, and what they say."""
+
+    def __init__(self, count: int, folder: pathlib.Path, *flags: str, own: dict[int, list[str]] | None = None):
+        with socket.create_server(("", 0)) as server:
+            port = server.getsockname()[1]
+        file = folder / "digits8.py"
+        file.write_text(CONFIG)
+        place = ["--coordinator", f"localhost:{port}", f"--num_processes={count}"] if count > 1 else []
+        env = {**os.environ, "JAX_ENABLE_X64": "1", "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}"}
+        self.logs = [folder / f"{time.monotonic_ns()}.{i}.log" for i in range(count)]
+        command = [sys.executable, "-m", "imagenet_jax.main", f"--config={file}", f"--data_dir={folder / 'data'}", *flags]
+        self.processes = []
+        for i, log in enumerate(self.logs):
+            mine = [*place, f"--process_id={i}"] if count > 1 else []
+            mine += (own or {}).get(i, [])
+            with log.open("w") as out:
+                self.processes.append(subprocess.Popen([*command, *mine], env=env, stdout=out, stderr=subprocess.STDOUT))
+
+    def said(self, index: int) -> str:
+        return self.logs[index].read_text()
+
+    def codes(self, timeout: float = 300) -> list[int]:
+        """Their exit codes, when all have ended."""
+        end = time.monotonic() + timeout
+        try:
+            return [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
+        finally:
+            for p in self.processes:
+                p.kill()
+
+    def wait_for(self, workdir: pathlib.Path, step: int) -> None:
+        while not any(r["step"] >= step for r in logs.read(workdir / "metrics.jsonl")):
+            assert all(p.poll() is None for p in self.processes), [self.said(i)[-2000:] for i in range(len(self.logs))]
+            time.sleep(0.05)
+
+
+def numbers(workdir):
+    """What the journal says: (kind, step, weights, loss, top-1) a line."""
+    return [(r["kind"], r["step"], r.get("weights"), r["loss"], r["top1"]) for r in logs.read(workdir / "metrics.jsonl")]
+
+
+def test_one_process_and_two_and_taking_turns_compute_the_same(tmp_path):
+    """Training, evaluation with a remainder (381 images in batches of 64), checkpoints of one restored by two and back."""
+    one, two, turns = tmp_path / "one", tmp_path / "two", tmp_path / "turns"
+    runs = [(1, one, []), (2, two, []), (1, turns, ["--stop_after=7"]), (2, turns, ["--stop_after=14"]), (1, turns, [])]
+    for count, workdir, flags in runs:
+        group = Group(count, tmp_path, f"--workdir={workdir}", *flags)
+        assert group.codes() == [0] * count, group.said(0)[-3000:] + group.said(-1)[-3000:]
+        if count == 2:
+            assert "loss" not in group.said(1)  # process 0 speaks for both
+    want = numbers(one)
+    assert [n[1] for n in want if n[0] == "train"] == list(range(1, 23))
+    for workdir in (two, turns):
+        got = numbers(workdir)
+        assert [n[:3] for n in got] == [n[:3] for n in want]
+        np.testing.assert_allclose([n[3] for n in got], [n[3] for n in want], rtol=0, atol=1e-9)
+        assert [n[4] for n in got] == [n[4] for n in want]
+        ours, theirs = (json.loads((w / "eval" / "digits-validation.json").read_text()) for w in (workdir, one))
+        assert ours["images"] == theirs["images"] == 381
+        assert ours["raw"]["top1"] == theirs["raw"]["top1"]
+        assert [s["raw"][0]["index"] for s in ours["samples"]] == [s["raw"][0]["index"] for s in theirs["samples"]]
+        assert (workdir / "report.html").exists()
+        assert checkpoint.latest_step(workdir / "checkpoints") == 22
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path, asked):
+    run = tmp_path / "run"
+    group = Group(2, tmp_path, f"--workdir={run}", "--config.epochs=1000", "--config.eval_interval_epochs=0")
+    group.wait_for(run, 5)
+    group.processes[asked].send_signal(signal.SIGTERM)
+    assert group.codes(60) == [143, 143], group.said(0)[-3000:] + group.said(1)[-3000:]
+    step = checkpoint.latest_step(run / "checkpoints")
+    assert f"Stopped by SIGTERM at step {step}, saved." in group.said(0)
+    assert logs.read(run / "metrics.jsonl")[-1]["step"] == step
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_outlives_another_ends_and_names_it(tmp_path, killed):
+    run = tmp_path / "run"
+    group = Group(2, tmp_path, f"--workdir={run}", "--config.epochs=1000", "--config.eval_interval_epochs=0")
+    group.wait_for(run, 12)
+    group.processes[killed].kill()
+    assert group.codes(120)[1 - killed] not in (0, -signal.SIGKILL)
+    said = group.said(1 - killed)
+    assert f"Process {1 - killed} of 2 lost another" in said
+    if killed == 1:  # process 0 keeps the list
+        assert "timed out task names:\n1" in said
+    assert checkpoint.latest_step(run / "checkpoints") in (10, 15, 20)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (["--config.learning_rate=0.2"], "config of process 1 differs from that of process 0"),
+        (["--workdir={}/elsewhere"], "Process 1 does not see what process 0 writes"),
+    ],
+)
+def test_processes_that_do_not_belong_together_are_refused(tmp_path, own, message):
+    group = Group(2, tmp_path, f"--workdir={tmp_path / 'run'}", own={1: [flag.format(tmp_path) for flag in own]})
+    assert group.codes() == [2, 2], group.said(0)[-2000:] + group.said(1)[-2000:]
+    assert all(message in group.said(i) for i in (0, 1))
