@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from imagenet_jax import build, cli, logs, loop, record, runtime, sharding
+from imagenet_jax import build, cli, finetune, logs, loop, record, runtime, sharding
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -35,8 +35,10 @@ def train(
 
     `stop_after` ends the run early at that step, saved, without changing its schedule. `dry_run` prints and writes nothing.
     """
-    # ---- mesh
+    # ---- mesh, and the weights to begin from, which say what the config leaves open
     mesh = sharding.make_mesh(devices)
+    origin = finetune.find(config, workdir, mesh)
+    config = finetune.resolve(config, origin)
     configs.validate(config, devices=mesh.size)
     c = configs.plain(config)  # from here on plain dicts, as config.json holds them
 
@@ -44,7 +46,7 @@ def train(
     train_data, eval_data = open_data(c, data_dir)
     plan = Plan(c, len(train_data))
     augmentation = augment.chain(c["augment"])
-    engine = decode.engine(c["data"]["decoder"])
+    engine = decode.engine(c["data"]["decoder"], c["interpolation"])
     pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
     hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
@@ -57,14 +59,15 @@ def train(
     abstract = build.abstract_state(model, c, mesh)
     view = {"mean": tuple(c["mean"]), "std": tuple(c["std"])}
     place, split = sharding.replicated(mesh), sharding.batched(mesh)
-    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
+    init = finetune.describe(origin, train_data.classes)
+    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
     print(record.summary(run, peak, mesh), flush=True)
 
     # ---- jitted steps
     train_step = jax.jit(
         steps.make_train_step(
             model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
-            mixing=build.mixing(c), seed=c["seed"], **view,
+            mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], **view,
         ),
         donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
     )  # fmt: skip
@@ -88,8 +91,11 @@ def train(
             state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                init = jax.jit(build.state_init(model, c), out_shardings=place)
-                state = init(jax.random.key(c["seed"]))
+                if origin and init:
+                    make, given = build.state_from(c), finetune.variables(origin, model, abstract, init["head"])
+                else:
+                    make, given = build.state_init(model, c), jax.random.key(c["seed"])
+                state = jax.jit(make, out_shardings=place)(given)
 
         # ---- fit
         stop = min(plan.total, stop_after) if stop_after is not None else plan.total

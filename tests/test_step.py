@@ -21,6 +21,9 @@ CONFIG = {
     "clip_norm": 0.0,
     "agc": 0.0,
     "ema_decay": 0.9,
+    "frozen": [],
+    "bn_frozen": False,
+    "layer_decay": 1.0,
 }
 VIEW = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
