@@ -241,7 +241,7 @@ def validate(c: Config, *, devices: int) -> None:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
     if not 0 < c.layer_decay <= 1:
         raise UserError(f"layer_decay={c.layer_decay} must lie in (0, 1]. Use --config.layer_decay=1 to switch it off.")
-    for key, pattern in [(key, pattern) for key in ("no_weight_decay", "frozen") for pattern in c[key]]:
+    for key, pattern in [("no_weight_decay", p) for p in c.no_weight_decay] + [("frozen", p) for p in c.frozen]:
         try:
             re.compile(pattern)
         except re.error as error:

@@ -6,14 +6,14 @@ said is frozen in config.json under "init", with the sha256 of their content, so
 
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from imagenet_jax import checkpoint, infer, record, tree
+from imagenet_jax import build, checkpoint, infer, record, tree
 from imagenet_jax import config as configs
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import names
@@ -115,6 +115,15 @@ def describe(origin: Origin | None, classes: Sequence[str]) -> dict[str, Any] | 
     if origin is None or "head" in origin.said:
         return origin and origin.said
     return origin.said | {"head": "kept" if origin.classes == tuple(classes) else "new"}
+
+
+def start(
+    origin: Origin | None, said: dict[str, Any] | None, model: Any, c: dict[str, Any], abstract: TrainState
+) -> tuple[Callable[[Any], TrainState], Any]:
+    """(function to be jitted, its argument) that make the state at step 0: from the weights, else from a key made of the seed."""
+    if origin is None or said is None:
+        return build.state_init(model, c), jax.random.key(c["seed"])
+    return build.state_from(c), variables(origin, model, abstract, said["head"])
 
 
 def variables(origin: Origin, model: Any, abstract: TrainState, head: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What frozen features are worth on a data set: `python -m imagenet_jax.probe`. Nothing is fine-tuned; the maths is metrics/probes.py."""
+"""What frozen features are worth on a data set: `python -m imagenet_jax.probe`. The maths is in metrics/probes.py."""
 
 import argparse
 import pathlib
@@ -17,7 +17,7 @@ from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import probes
 
-DESCRIPTION = """Judge the features of a folder of weights, or of a run, on a data set: its training split is learnt, its evaluation split counted.
+DESCRIPTION = """Judge the frozen features of a folder of weights, or of a run, by simple classifiers: they learn a training split.
 
   kNN       the 20 nearest by cosine vote with weight exp(s / 0.07) (Wu et al. 2018)
   ridge     least squares in closed form; the penalty by leave-one-out

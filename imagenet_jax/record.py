@@ -158,8 +158,8 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         f"forward, {c['model']['dtype']}",
         "data": f"{data['name']} {data['version']}: {data['train_images']:,} {data['train_split']}, {data['eval_images']:,} "
         f"{data['eval_split']}, {len(data['classes']):,} classes",
-        "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, {c['interpolation']}, "
-        f"{'' if c['antialias'] else 'not '}antialiased",
+        "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
+        f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",

@@ -91,10 +91,7 @@ def train(
             state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                if origin and init:
-                    make, given = build.state_from(c), finetune.variables(origin, model, abstract, init["head"])
-                else:
-                    make, given = build.state_init(model, c), jax.random.key(c["seed"])
+                make, given = finetune.start(origin, init, model, c, abstract)
                 state = jax.jit(make, out_shardings=place)(given)
 
         # ---- fit

@@ -4,7 +4,8 @@ All are deterministic and take features (n, d) with labels int (n,) in 0 .. clas
 `standardized`, so that a penalty means the same for every model.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import optax
 
 CHUNK = 512  # queries whose similarities to all of the training split are held at once
+TOLERANCE = 1e-4  # of the gradient's norm; the loss is then within TOLERANCE^2 / (2 penalty) of the least
 
 
 class Linear(NamedTuple):
@@ -86,34 +88,42 @@ def logistic(
 ) -> Linear:
     """Multinomial logistic regression by L-BFGS (Liu and Nocedal 1989), from `start` or from zero, in the dtype of the features.
 
-    Minimises mean cross-entropy + penalty / 2 * |kernel|^2 until the gradient's norm is below 1e-4, in `steps` at most.
+    Minimises mean cross-entropy + penalty / 2 * |kernel|^2 until the gradient's norm is at most `TOLERANCE`, in `steps` at most.
     """
-    x, y, dtype = jnp.asarray(features), jnp.asarray(labels), features.dtype
-    zero = (jnp.zeros((x.shape[1], classes), dtype), jnp.zeros(classes, dtype))
+    begin = np.zeros((features.shape[1], classes)), np.zeros(classes)
+    if start is not None:
+        begin = start.kernel, start.bias
+    weights = tuple(jnp.asarray(part, features.dtype) for part in begin)
+    (kernel, bias), norm = _minimizer(steps)(weights, features, labels, jnp.asarray(penalty, features.dtype))
+    return Linear(np.asarray(kernel), np.asarray(bias), penalty, bool(norm <= TOLERANCE))
+
+
+@functools.cache  # so that all penalties share what is compiled: the line search takes 5 s
+def _minimizer(steps: int) -> Callable[..., tuple[Any, jax.Array]]:
+    """((kernel, bias), features, labels, penalty) -> the (kernel, bias) found, and the gradient's norm there."""
     solver = optax.lbfgs()
 
-    def objective(weights: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        logits = jnp.matmul(x, weights[0], precision="highest") + weights[1][None, :]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return jnp.mean(losses) + penalty / 2 * jnp.sum(jnp.square(weights[0]))
-
-    def solve(weights: Any, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+    def minimize(weights: Any, x: jax.Array, y: jax.Array, penalty: jax.Array) -> tuple[Any, jax.Array]:
         def loss(weights: Any) -> jax.Array:
-            return objective(weights, x, y)
-
-        def step(carry: Any) -> Any:
-            weights, state, _, count = carry
-            value, grad = optax.value_and_grad_from_state(loss)(weights, state=state)
-            updates, state = solver.update(grad, state, weights, value=value, grad=grad, value_fn=loss)
-            return optax.apply_updates(weights, updates), state, optax.tree.norm(grad), count + 1
+            kernel, bias = weights
+            logits = jnp.matmul(x, kernel, precision="highest") + bias[None, :]
+            entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+            return entropy + penalty / 2 * jnp.sum(jnp.square(kernel))
 
         def going_on(carry: Any) -> jax.Array:
-            return (carry[2] > 1e-4) & (carry[3] < steps)
+            *_, norm, count = carry
+            return (norm > TOLERANCE) & (count < steps)
 
-        first = (weights, solver.init(weights), jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32))
-        weights, _, norm, _ = jax.lax.while_loop(going_on, step, first)
+        def step(carry: Any) -> Any:
+            weights, state, value, grad, _, count = carry
+            updates, state = solver.update(grad, state, weights, value=value, grad=grad, value_fn=loss)
+            weights = optax.apply_updates(weights, updates)
+            value, grad = optax.value_and_grad_from_state(loss)(weights, state=state)
+            return weights, state, value, grad, optax.tree.norm(grad), count + 1
+
+        value, grad = jax.value_and_grad(loss)(weights)
+        first = (weights, solver.init(weights), value, grad, optax.tree.norm(grad), jnp.zeros((), jnp.int32))
+        weights, *_, norm, _ = jax.lax.while_loop(going_on, step, first)
         return weights, norm
 
-    begin = zero if start is None else (jnp.asarray(start.kernel, dtype), jnp.asarray(start.bias, dtype))
-    (kernel, bias), norm = jax.jit(solve)(begin, x, y)
-    return Linear(np.asarray(kernel), np.asarray(bias), penalty, bool(norm <= 1e-4))
+    return jax.jit(minimize)

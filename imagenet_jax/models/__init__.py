@@ -1,4 +1,4 @@
-"""The model zoo: `create` a Linen classifier by name, `list_models`, what one costs, how deep its parameters lie. See layers.Classifier."""
+"""The model zoo: `create` a Linen classifier by name, `list_models`, and what one costs. See layers.Classifier."""
 
 from imagenet_jax.models.classifier import ZOO, Cost, cost, create, list_models
 from imagenet_jax.models.depth import depths

@@ -22,9 +22,9 @@ _BESIDE = "head_dist/"  # DeiT's second head does not lie above its first
 
 
 def depths(model: Classifier) -> dict[str, int]:
-    """Path of each parameter -> number of layers below its own, in the order in which the forward pass uses them; nothing is computed.
+    """Path of each parameter -> number of layers below its own, in the order in which the forward pass uses them.
 
-    ViT-B/16: 0 for the patches, tokens and positions, 1 .. 12 for the blocks, 13 for the last norm and the head.
+    Nothing is computed. ViT-B/16: 0 for the patches, tokens and positions, 1 .. 12 for the blocks, 13 for the norm and the head.
     """
     found: dict[str, int] = {}
     depth, last, has_kernel = 0, "", False

@@ -63,9 +63,10 @@ class Classifier(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) with torch's conventions, over groups of consecutive examples.
 
-    group: how many consecutive examples share statistics; 0 = the whole batch, over all devices; RUNNING = training too
-    normalises with the running statistics, and keeps them. The result depends on this number only, never on the device count. Where it divides the examples of a device, statistics need no
-    communication; with 0, every layer costs an all-reduce forward and another backward.
+    group: how many consecutive examples share statistics; 0 = the whole batch, over all devices. The result depends on
+    this number only, never on the device count. Where it divides the examples of a device, statistics need no
+    communication; with 0, every layer costs an all-reduce forward and another backward. RUNNING: training too normalises
+    with the running statistics, and keeps them.
     x: (n, ..., channels); the result has x's shape and `dtype`. Parameters scale, bias; batch_stats mean, var.
     Statistics are float32 or wider. Raises UserError where `group` does not divide n, or one value alone is normalised.
     """

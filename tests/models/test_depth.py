@@ -24,20 +24,25 @@ def test_a_vision_transformer_counts_as_beit_does():
 @pytest.mark.parametrize(
     ("name", "count", "same", "above"),
     [
-        ("resnet50", 18, ["conv1/kernel", "bn1/scale"], ["layer1_0/conv1/kernel", "layer1_1/conv1/kernel", "layer4_2/bn3/bias", "fc/bias"]),
-        ("vgg11_bn", 11, ["features_0/kernel", "features_1/bias"], ["features_4/kernel", "classifier_0/kernel", "classifier_6/bias"]),
-        ("densenet121", 63, ["features/transition1/norm/scale", "features/transition1/conv/kernel"], ["features/norm5/bias"]),
-        ("regnet_y_400mf", 18, ["trunk_output/block2/block2-0/proj_0/kernel", "trunk_output/block2/block2-0/f/a_0/kernel"], ["fc/kernel"]),
-        ("efficientnet_lite0", 19, ["features_3_1/block_0_0/kernel", "features_3_1/block_2_1/bias"], ["features_8_1/bias", "classifier_1/bias"]),
-        ("convnext_tiny", 23, ["stages_1/downsample_0/scale", "stages_1/downsample_1/kernel"], ["stages_1/blocks_0/gamma", "head/fc/kernel"]),
-        ("deit_ti_16_distilled", 14, ["head/kernel", "head_dist/kernel"], []),
+        ("resnet50", 18, "conv1/kernel bn1/scale", "layer1_0/conv1/kernel layer1_1/conv1/kernel layer4_2/bn3/bias fc/bias"),
+        ("vgg11_bn", 11, "features_0/kernel features_1/bias", "features_4/kernel classifier_0/kernel classifier_6/bias"),
+        ("densenet121", 63, "features/transition1/norm/scale features/transition1/conv/kernel", "features/norm5/bias"),
+        ("regnet_y_400mf", 18, "trunk_output/block2/block2-0/proj_0/kernel trunk_output/block2/block2-0/f/a_0/kernel", "fc/kernel"),
+        (
+            "efficientnet_lite0",
+            19,
+            "features_3_1/block_0_0/kernel features_3_1/block_2_1/bias",
+            "features_8_0/kernel classifier_1/bias",
+        ),
+        ("convnext_tiny", 23, "stages_1/downsample_0/scale stages_1/downsample_1/kernel", "stages_1/blocks_0/gamma head/fc/kernel"),
+        ("deit_ti_16_distilled", 14, "head/kernel head_dist/kernel", ""),
     ],
-)  # fmt: skip
+)
 def test_blocks_are_layers_and_a_convolution_goes_with_its_norm(name, count, same, above):
     depth = of(name)
     assert sorted(set(depth.values())) == list(range(count))
-    assert len({depth[path] for path in same}) == 1
-    climb = [depth[same[0]], *(depth[path] for path in above)]
+    assert len({depth[path] for path in same.split()}) == 1
+    climb = [depth[path] for path in [same.split()[0], *above.split()]]
     assert all(a < b for a, b in itertools.pairwise(climb))
     assert all(b >= a for a, b in itertools.pairwise(depth.values()))
 
