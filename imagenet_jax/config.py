@@ -259,12 +259,12 @@ def validate(c: Config, *, devices: int) -> None:
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
         )
     _divides(c.batch_size, devices, "batch_size", f"{devices} devices")
-    if c.model.name is None:
-        raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models` lists all) or init_from.")
     if c.eval_batch_size:
         _divides(c.eval_batch_size, devices, "eval_batch_size", f"{devices} devices")
     if c.bn_group:
         _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
+    if c.model.name is None and not c.init_from:
+        raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models` lists all) or --config.init_from.")
 
 
 def _positive(c: Config, *keys: str) -> None:
