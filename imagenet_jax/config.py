@@ -80,7 +80,7 @@ def default() -> Config:
 
     # Fine-tuning.
     c.init_from = ""  # a folder of weights (`convert`) or a run: its weights, model and preprocessing; "": random weights
-    c.frozen = ()  # patterns searched in parameter paths: no update. ("^(?!classifier)",) leaves EfficientNet's head alone to train
+    c.frozen = ()  # patterns searched in parameter paths: no update. Their BatchNorm statistics follow the data unless bn_frozen
     c.bn_frozen = False  # BatchNorm normalises with its running statistics in training too, and keeps them
     c.layer_decay = 1.0  # the learning rate of a layer is this to the power of the layers above it (models/depth.py); 1: off
 
@@ -264,7 +264,9 @@ def validate(c: Config, *, devices: int) -> None:
     if c.bn_group:
         _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
     if c.model.name is None and not c.init_from:
-        raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models` lists all) or --config.init_from.")
+        raise UserError(
+            "model.name is not set. Set --config.model.name, of `python -m imagenet_jax.models`, or --config.init_from."
+        )
 
 
 def _positive(c: Config, *keys: str) -> None:
