@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from imagenet_jax import build, checkpoint, infer, record, tree
 from imagenet_jax import config as configs
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.pretrained import names
 from imagenet_jax.state import TrainState
 
@@ -72,7 +72,7 @@ def _notice(folder: pathlib.Path, sha256: str, mesh: Mesh) -> None:
     """Print how `folder` differs from the weights that the run began from, which a resume does not read."""
     try:
         now = _read(folder, mesh).said["sha256"]
-    except UserError as error:
+    except (UserError, RunError) as error:
         print(f"The weights that the run began from are not needed any more, and cannot be read: {error}")
         return
     if now != sha256:

@@ -1,12 +1,13 @@
 """The probe command: features of every image once, in order, and three counts that are written down."""
 
 import json
+import tarfile
 
 import jax
 import numpy as np
 import pytest
 
-from imagenet_jax import infer, models, probe, sharding
+from imagenet_jax import convert, infer, models, probe, sharding
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import names, weights
@@ -70,3 +71,23 @@ def test_features_do_not_depend_on_the_batch_and_come_in_order(folder, tiny_data
 def test_mistakes(folder, tiny_data, flags, message):
     with pytest.raises(UserError, match=message):
         probe.main([f"--weights={folder}", f"--data_dir={tiny_data}", *flags])
+
+
+@pytest.mark.slow
+def test_published_features_tell_photographs_of_a_plain_folder_apart(lite0_weights, shared_data, tmp_path, capsys):
+    """CIFAR-10 at the 224 pixels that Lite0's weights expect: 30 images a class to learn, 10 to count."""
+    for name, split, count in (("train", "train", 30), ("test", "val", 10)):
+        with tarfile.open(shared_data / "cifar10" / f"{name}.tar") as tar:
+            for member in tar:
+                folder, file = member.name.split("/")
+                if int(file[:4]) < count:
+                    (tmp_path / "data" / split / folder).mkdir(parents=True, exist_ok=True)
+                    (tmp_path / "data" / split / folder / file).write_bytes(tar.extractfile(member).read())
+    convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={tmp_path / 'lite0'}"])
+    assert (
+        probe.main([f"--weights={tmp_path / 'lite0'}", f"--dataset={tmp_path / 'data'}", f"--json={tmp_path / 'probe.json'}"]) == 0
+    )
+    assert "1,280 features of 224 x 224 pixels" in capsys.readouterr().out
+    for method, result in json.loads((tmp_path / "probe.json").read_text())["probes"].items():
+        assert result["images"] == 100
+        assert result["top1"] > 0.6, method  # chance is 0.1
