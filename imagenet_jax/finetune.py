@@ -38,7 +38,7 @@ def find(config: configs.Config, workdir: pathlib.Path, mesh: Mesh) -> Origin | 
     folder = pathlib.Path(config.init_from)
     if (workdir / "config.json").exists() and checkpoint.latest_step(workdir / "checkpoints") is not None:
         frozen = record.read(workdir)
-        if frozen["config"]["init_from"] == config.init_from:  # else record.freeze refuses the run, and says why
+        if frozen["config"].get("init_from") == config.init_from:  # else record.freeze refuses the run, and says why
             _notice(folder, frozen["init"]["sha256"], mesh)
             return Origin(frozen["init"], {}, ())
     return _read(folder, mesh)

@@ -51,6 +51,17 @@ def test_a_step_changes_every_part_of_the_state(parts):
     assert not same
 
 
+def test_no_backward_pass_is_computed_below_the_lowest_trained_layer(parts):
+    model, state, batch = parts
+
+    def flops(frozen):
+        return make(model, frozen=frozen).lower(state, batch).cost_analysis()["flops"]
+
+    forward = jax.jit(lambda v, x: model.apply(v, x)).lower(state.variables(), np.zeros((8, 16, 16, 3), np.float32))
+    assert flops(["^(?!fc)"]) < 1.2 * forward.cost_analysis()["flops"]
+    assert flops([]) > 2.4 * forward.cost_analysis()["flops"]
+
+
 @pytest.mark.parametrize("poison", ["parameters", "rate"])
 def test_a_nonfinite_loss_or_gradient_leaves_the_state_as_it_was(parts, poison):
     """Everything but the position in the data: parameters, BN statistics, momentum, averages."""
