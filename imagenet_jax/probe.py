@@ -26,7 +26,7 @@ DESCRIPTION = """Judge the frozen features of a folder of weights, or of a run, 
 Images are seen as the weights say, by their evaluation view. The data set is a prepared one or the path of a plain folder."""
 
 RIDGE_PENALTIES = tuple(10.0**e for e in range(-7, 3))
-LOGISTIC_PENALTIES = tuple(10.0**e for e in range(-1, -6, -1))  # each fit starts from the one before, which is nearly there
+LOGISTIC_PENALTIES = tuple(10.0**e for e in range(1, -5, -1))  # each fit starts from the one before, which is nearly there
 HELD_OUT = 5  # one in so many
 
 
@@ -133,8 +133,8 @@ def _result(predicted: np.ndarray, labels: np.ndarray, penalty: float | None, ho
 
 
 def _shown(penalty: float, penalties: tuple[float, ...]) -> str:
-    at_end = penalty in (penalties[0], penalties[-1])
-    return f"{penalty:g}{', the last one tried' if at_end else ''} of {len(penalties)}"
+    at_end = penalty in (penalties[0], penalties[-1])  # then a wider range might do better
+    return f"{penalty:g}{', at the end' if at_end else ''} of {len(penalties)} tried"
 
 
 def _content(weights: pathlib.Path, loaded: infer.LoadedModel, learnt: Source, counted: Source, results: Any) -> dict[str, Any]:
