@@ -71,6 +71,7 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
         raise UserError(
             f"libtpu, of pip install 'imagenet_jax[aot]', gives no topology {topology!r}: {str(error).splitlines()[0]}"
         ) from error
+    chosen = config.resolve(chosen)
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
     config.validate(chosen, devices=mesh.size)
     c = config.plain(chosen)

@@ -4,9 +4,11 @@ import functools
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
+from imagenet_jax.models.layers import RUNNING
 from imagenet_jax.ops.mix import Mixing, mix
 from imagenet_jax.optim import optimizers, schedules
 from imagenet_jax.plan import Plan
@@ -21,22 +23,30 @@ def model(config: dict[str, Any], num_classes: int) -> Any:
         num_classes=num_classes,
         dtype=chosen["dtype"],
         param_dtype=chosen["param_dtype"],
-        bn_group=config["bn_group"],
+        bn_group=RUNNING if config["bn_frozen"] else config["bn_group"],
         **chosen["settings"],
     )
 
 
 def optimizer(config: dict[str, Any]) -> Any:
-    """The optax transformation that a plain (JSON) config describes."""
+    """The optax transformation that a plain (JSON) config describes.
+
+    A frozen parameter has no gradient (step.py); here it gets no weight decay either, so that its direction is 0.
+    """
     settings = dict(config["optimizer"])
-    return optimizers.make(
+    made = optimizers.make(
         settings.pop("name"),
         weight_decay=config["weight_decay"],
-        no_weight_decay=config["no_weight_decay"],
+        no_weight_decay=(*config["no_weight_decay"], *config["frozen"]),
         clip_norm=config["clip_norm"],
         agc=config["agc"],
         **settings,
     )
+    if config["layer_decay"] == 1:
+        return made
+    depths = models.depths(model(config, num_classes=1))
+    top = max(depths.values())
+    return optax.chain(made, optimizers.scale({path: config["layer_decay"] ** (top - depth) for path, depth in depths.items()}))
 
 
 def schedule(config: dict[str, Any], plan: Plan) -> tuple[schedules.Schedule, float]:
@@ -75,6 +85,11 @@ def state_init(model: Any, config: dict[str, Any]) -> Any:
         return model.init(key, jax.numpy.zeros(blank.shape, blank.dtype), train=False)
 
     return make_init(init_model, optimizer(config), with_ema=config["ema_decay"] > 0)
+
+
+def state_from(config: dict[str, Any]) -> Any:
+    """Variables -> TrainState at step 0, to be jitted: for weights that are there already."""
+    return make_init(lambda variables: variables, optimizer(config), with_ema=config["ema_decay"] > 0)
 
 
 def abstract_state(model: Any, config: dict[str, Any], mesh: Mesh) -> TrainState:

@@ -5,12 +5,14 @@
 """
 
 import ast
+import copy
 import hashlib
 import json
 import math
 import pathlib
 import re
 import runpy
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -33,6 +35,16 @@ Config = Any
 
 SETTINGS = "model.settings"  # keyword arguments of the model: the one place where keys are free
 
+# How images become what the model sees. In `default()` these are None: the weights of init_from say it, else this does.
+PREPROCESSING = {
+    "image_size": 224,  # pixels, the side of the square that the model sees
+    "crop_ratio": 0.875,  # evaluation: share of the short side that the central crop keeps (224 of 256)
+    "interpolation": "bilinear",  # or bicubic (Pillow resizes), which many published weights were trained with
+    "antialias": True,  # resize with a filter as wide as the shrinking asks for (torchvision, timm); False: as tf.image
+    "mean": (0.485, 0.456, 0.406),  # per channel, of images in 0..1
+    "std": (0.229, 0.224, 0.225),
+}
+
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -46,13 +58,10 @@ def default() -> Config:
     c.dataset = "imagenet2012"
     c.train_split = "train"
     c.eval_split = "validation"
-    c.image_size = 224  # pixels, the side of the square that the model sees
+    for key, value in PREPROCESSING.items():
+        c[key] = config_dict.placeholder(type(value))
     c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
     c.repeats = 1  # views of an image in a row; an epoch keeps its length and shows 1 / repeats of the images
-    c.crop_ratio = 0.875  # evaluation: share of the short side that the central crop keeps (224 of 256)
-    c.antialias = True  # resize with a filter as wide as the shrinking asks for (torchvision, timm); False: as tf.image
-    c.mean = (0.485, 0.456, 0.406)  # per channel, of images in 0..1
-    c.std = (0.229, 0.224, 0.225)
     c.data = config_dict.ConfigDict()
     c.data.decoder = "opencv"  # or numba (faster, needs the extra [fast]), pillow; they differ in pixels: frozen with the run
     c.data.threads = 0  # decoding threads a process; 0: one a visible core, shared out among data.processes
@@ -65,11 +74,17 @@ def default() -> Config:
 
     # Model: a name from `python -m imagenet_jax.models`.
     c.model = config_dict.ConfigDict()
-    c.model.name = "resnet50"
+    c.model.name = config_dict.placeholder(str)  # None: the model of init_from, with its settings
     c.model.dtype = "float32"  # of convolutions and their inputs; logits and loss are at least float32
     c.model.param_dtype = "float32"
     c.model.settings = config_dict.ConfigDict({}, allow_dotted_keys=False)  # keyword arguments of the constructor
     c.bn_group = 0  # examples that share batch statistics; 0: the whole batch
+
+    # Fine-tuning.
+    c.init_from = ""  # a folder of weights (`convert`) or a run: its weights, model and preprocessing; "": random weights
+    c.frozen = ()  # patterns searched in parameter paths: no update. Their BatchNorm statistics follow the data unless bn_frozen
+    c.bn_frozen = False  # BatchNorm normalises with its running statistics in training too, and keeps them
+    c.layer_decay = 1.0  # the learning rate of a layer is this to the power of the layers above it (models/depth.py); 1: off
 
     # Length and batch.
     c.epochs = 90.0
@@ -155,6 +170,15 @@ def _literal(text: str) -> Any:
         return text
 
 
+def resolve(config: Config, preprocessing: Mapping[str, Any] = PREPROCESSING) -> Config:
+    """A copy of the config in which no key of the preprocessing is None: what it leaves open is as `preprocessing` says."""
+    resolved = copy.deepcopy(config)
+    for key in PREPROCESSING:
+        if resolved[key] is None:
+            resolved[key] = preprocessing[key]
+    return resolved
+
+
 def find(path: str) -> pathlib.Path:
     """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package."""
     file = pathlib.Path(path)
@@ -200,6 +224,7 @@ def differences(frozen: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 
 def validate(c: Config, *, devices: int) -> None:
     """Raise UserError for values that cannot work together; `devices` share each batch evenly."""
+    c = resolve(c)
     for key, value in c.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
@@ -229,11 +254,13 @@ def validate(c: Config, *, devices: int) -> None:
         raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
     if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
-    for pattern in c.no_weight_decay:
+    if not 0 < c.layer_decay <= 1:
+        raise UserError(f"layer_decay={c.layer_decay} must lie in (0, 1]. Use --config.layer_decay=1 to switch it off.")
+    for key, pattern in [("no_weight_decay", p) for p in c.no_weight_decay] + [("frozen", p) for p in c.frozen]:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UserError(f"no_weight_decay has {pattern!r}, which is no regular expression: {error}.") from None
+            raise UserError(f"{key} has {pattern!r}, which is no regular expression: {error}.") from None
     for key in ("mean", "std"):
         if len(c[key]) != 3:
             raise UserError(f"{key}={c[key]} must be three numbers, one a channel.")
@@ -258,6 +285,10 @@ def validate(c: Config, *, devices: int) -> None:
                 f"accumulate={c.accumulate} leaves parts of {part} images to each of {devices} devices, which BN groups of "
                 f"{c.bn_group} do not fill. Use a smaller --config.accumulate or --config.bn_group."
             )
+    if c.model.name is None and not c.init_from:
+        raise UserError(
+            "model.name is not set. Set --config.model.name, of `python -m imagenet_jax.models`, or --config.init_from."
+        )
 
 
 def _positive(c: Config, *keys: str) -> None:

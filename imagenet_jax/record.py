@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
@@ -15,6 +16,7 @@ from imagenet_jax.data.loader import Pixels
 from imagenet_jax.data.locate import Place
 from imagenet_jax.data.sources import Source
 from imagenet_jax.errors import UserError
+from imagenet_jax.optim import masks
 from imagenet_jax.plan import Plan
 
 FORMAT = 1
@@ -38,7 +40,7 @@ def recorded_pixels(record: dict[str, Any]) -> Pixels:
     """How the run turned images into squares. Raises UserError where the engine here has another version."""
     shown = record["preprocessing"]
     wanted = shown["decoder"]
-    engine = decode.engine(wanted["name"])
+    engine = decode.engine(wanted["name"], shown["interpolation"])
     if engine.version != wanted["version"]:
         raise UserError(
             f"The run decodes images with {wanted['name']} {wanted['version']}, here is {engine.version}: their pixels differ. "
@@ -57,9 +59,14 @@ def describe(
     pixels: Pixels,
     plan: Plan,
     data_dir: Place,
+    init: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from."""
+    """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from.
+
+    `init` is what finetune.py says of the weights that it begins from. Raises UserError for patterns of `frozen` that fit nothing.
+    """
     cost = models.cost(model, c["image_size"])
+    still = masks.frozen(abstract.params, c["frozen"])
     return {
         "format": FORMAT,
         "config": c,
@@ -77,6 +84,7 @@ def describe(
         "preprocessing": {
             "image_size": c["image_size"],
             "crop_ratio": c["crop_ratio"],
+            "interpolation": c["interpolation"],
             "antialias": c["antialias"],
             "mean": c["mean"],
             "std": c["std"],
@@ -85,8 +93,10 @@ def describe(
         "model": {
             "name": c["model"]["name"],
             "parameters": tree.count(abstract.params),
+            "frozen": sum(leaf.size for leaf, still in zip(*map(jax.tree.leaves, (abstract.params, still)), strict=True) if still),
             "flops_per_image": 2 * cost.multiply_adds,
         },
+        "init": init,
         "steps": {"total": plan.total, "per_epoch": plan.per_epoch, "warmup": plan.warmup},
         "data_dir": str(data_dir.absolute()),
         "versions": runtime.versions(),
@@ -149,14 +159,32 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         "data": f"{data['name']} {data['version']}: {data['train_images']:,} {data['train_split']}, {data['eval_images']:,} "
         f"{data['eval_split']}, {len(data['classes']):,} classes",
         "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
-        f"{'' if c['antialias'] else 'not '}antialiased",
+        f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
-        "batch norm": f"groups of {c['bn_group'] or c['batch_size']}",
+        "batch norm": "running statistics, kept" if c["bn_frozen"] else f"groups of {c['bn_group'] or c['batch_size']}",
+        "weights": _weights(record),
     }
     lines = [f"{name:14s} {value}" for name, value in rows.items()]
     return "\n".join([*lines, "", "config", *(f"  {line}" for line in flat(c))]) + "\n"
+
+
+def _weights(record: dict[str, Any]) -> str:
+    """Where they begin, what becomes of the head, and where the config does not follow what they say."""
+    c, model, init = record["config"], record["model"], record["init"]
+    parts = ["random"]
+    if init:
+        others = [f"{k} {c[k]} instead of their {v}" for k, v in init["preprocessing"].items() if c[k] != v]
+        theirs = init["model"]["settings"]
+        others += [f"{k} {v!r} instead of their {theirs.get(k)!r}" for k, v in c["model"]["settings"].items() if theirs.get(k) != v]
+        head = f"new head, zero, for {len(record['dataset']['classes']):,} classes" if init["head"] == "new" else "head kept"
+        parts = [f"from {c['init_from']} (sha256 {init['sha256'][:12]})", head, *others]
+    if model["frozen"]:
+        parts.append(f"{model['frozen']:,} of {model['parameters']:,} parameters frozen")
+    if c["layer_decay"] != 1:
+        parts.append(f"learning rate times {c['layer_decay']:g} a layer downwards")
+    return "; ".join(parts)
 
 
 def flat(c: dict[str, Any], prefix: str = "") -> list[str]:

@@ -27,12 +27,12 @@ class TrainState:
 
 
 def make_init(
-    init_model: Callable[[jax.Array], dict[str, Any]], optimizer: optax.GradientTransformation, *, with_ema: bool
-) -> Callable[[jax.Array], TrainState]:
-    """A function from a PRNG key to the state at step 0, to be jitted by the caller. `init_model` gives the variables."""
+    init_model: Callable[[Any], dict[str, Any]], optimizer: optax.GradientTransformation, *, with_ema: bool
+) -> Callable[[Any], TrainState]:
+    """A function from what `init_model` makes variables of (a PRNG key) to the state at step 0, to be jitted by the caller."""
 
-    def init(key: jax.Array) -> TrainState:
-        variables = init_model(key)
+    def init(given: Any) -> TrainState:
+        variables = init_model(given)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -20,7 +20,7 @@ from imagenet_jax.models import Classifier
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy, smoothed_targets, soft_cross_entropy
 from imagenet_jax.ops.mix import Mixing
-from imagenet_jax.optim import ema
+from imagenet_jax.optim import ema, masks
 from imagenet_jax.optim.accumulate import accumulated
 from imagenet_jax.optim.schedules import Schedule
 from imagenet_jax.state import TrainState
@@ -41,6 +41,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     ema_decay: float = 0.0,
     mixing: Mixing | None = None,
+    frozen: Sequence[str] = (),
     seed: int = 0,
     mesh: Mesh | None = None,
     accumulate: int = 1,
@@ -50,6 +51,7 @@ def make_train_step(
     The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
     one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
     `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws, and what dropout drops.
+    Parameters in whose paths one of the patterns `frozen` is found have no gradient, and no backward pass is computed for them.
     The state is split over the axis 'fsdp' of `mesh` (None: one device), as sharding.of_state says. Each device computes its rows
     in `accumulate` parts, which changes no result but what dropout draws; raises UserError where BN groups do not allow it.
     """
@@ -60,6 +62,8 @@ def make_train_step(
 
     def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array], dropout: jax.Array) -> tuple[jax.Array, Any]:
         images = normalize(batch["image"], mean, std, model.dtype)
+        still = masks.frozen(params, frozen)
+        params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, still)
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout})
         if "target" in batch:
@@ -70,7 +74,7 @@ def make_train_step(
         return jnp.mean(losses), (right, updated.get("batch_stats", {}))
 
     if accumulate > 1:
-        gradient = accumulated(loss_fn, mesh, accumulate, model.bn_group or 1)
+        gradient = accumulated(loss_fn, mesh, accumulate, max(1, model.bn_group))
     else:
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -149,6 +153,18 @@ def make_predict_step(
         return jax.nn.softmax(_logits(model, variables, normalize(images, mean, std, model.dtype)))
 
     return predict_step
+
+
+def make_feature_step(
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    """(variables, uint8 images (n, h, w, 3)) -> the model's pooled features (n, d), float32 or wider."""
+
+    def feature_step(variables: dict[str, Any], images: jax.Array) -> jax.Array:
+        maps = model.apply(variables, normalize(images, mean, std, model.dtype), method="features")
+        return cast(dict[str, jax.Array], maps)["pooled"]
+
+    return feature_step
 
 
 def _logits(model: Classifier, variables: dict[str, Any], images: jax.Array) -> jax.Array:

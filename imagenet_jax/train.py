@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, distributed, logs, loop, record, runtime, sharding
+from imagenet_jax import build, cli, distributed, finetune, logs, loop, record, runtime, sharding
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -38,8 +38,10 @@ def train(
 
     `stop_after` ends the run early at that step, saved, without changing its schedule. `dry_run` prints and writes nothing.
     """
-    # ---- mesh
+    # ---- mesh, and the weights to begin from, which say what the config leaves open
     mesh = sharding.make_mesh(devices, config.mesh.fsdp)
+    origin = finetune.find(config, workdir, mesh)
+    config = finetune.resolve(config, origin)
     configs.validate(config, devices=mesh.size)
     c = configs.plain(config)  # from here on plain dicts, as config.json holds them
 
@@ -47,7 +49,7 @@ def train(
     train_data, eval_data = open_data(c, data_dir)
     plan = Plan(c, len(train_data))
     augmentation = augment.chain(c["augment"])
-    engine = decode.engine(c["data"]["decoder"])
+    engine = decode.engine(c["data"]["decoder"], c["interpolation"])
     pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
     hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
@@ -60,9 +62,11 @@ def train(
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
     train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
-    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
+    init = finetune.describe(origin, train_data.classes)
+    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
     code = [run["versions"], run["git_commit"]]
-    distributed.check_same(config=c, stop_after=stop_after, code=code, data=run["dataset"], pixels=run["preprocessing"])
+    same = {"config": c, "weights": init, "data": run["dataset"], "pixels": run["preprocessing"]}
+    distributed.check_same(stop_after=stop_after, code=code, **same)
     print(record.summary(run, peak, mesh), flush=True)
 
     if dry_run:
@@ -87,8 +91,8 @@ def train(
             state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                init = jax.jit(build.state_init(model, c), out_shardings=where)
-                state = init(jax.random.key(c["seed"]))
+                make, given = finetune.start(origin, init, model, c, abstract)
+                state = jax.jit(make, out_shardings=where)(given)
 
         # ---- fit
         stop = min(plan.total, stop_after) if stop_after is not None else plan.total
@@ -143,7 +147,7 @@ def jitted_step(
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
         model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"],
-        ema_decay=c["ema_decay"], mixing=build.mixing(c), seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+        ema_decay=c["ema_decay"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))

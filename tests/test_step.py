@@ -21,6 +21,9 @@ CONFIG = {
     "clip_norm": 0.0,
     "agc": 0.0,
     "ema_decay": 0.9,
+    "frozen": [],
+    "bn_frozen": False,
+    "layer_decay": 1.0,
 }
 VIEW = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
@@ -46,6 +49,17 @@ def test_a_step_changes_every_part_of_the_state(parts):
     assert int(sums["nonfinite"]) == 0
     same = [path for (path, a), (_, b) in zip(tree.paths(state), tree.paths(new), strict=True) if np.array_equal(a, b)]
     assert not same
+
+
+def test_no_backward_pass_is_computed_below_the_lowest_trained_layer(parts):
+    model, state, batch = parts
+
+    def flops(frozen):
+        return make(model, frozen=frozen).lower(state, batch).cost_analysis()["flops"]
+
+    forward = jax.jit(lambda v, x: model.apply(v, x)).lower(state.variables(), np.zeros((8, 16, 16, 3), np.float32))
+    assert flops(["^(?!fc)"]) < 1.2 * forward.cost_analysis()["flops"]
+    assert flops([]) > 2.4 * forward.cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize("poison", ["parameters", "rate"])

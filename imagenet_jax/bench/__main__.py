@@ -101,7 +101,7 @@ def _feed(flags: argparse.Namespace) -> int:
     from imagenet_jax.data import decode, loader, locate
     from imagenet_jax.data.sources import open_source
 
-    default = config.default()
+    default = config.resolve(config.default())
     engine = decode.engine(flags.engine or default.data.decoder)
     source = open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split)
     how = f"threads: {flags.threads or 'one a core'}, processes: {flags.processes or 'none of their own'}"

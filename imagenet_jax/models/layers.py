@@ -18,6 +18,8 @@ from imagenet_jax.errors import UserError
 
 Dtype = Any
 
+RUNNING = -1  # as the group of a BatchNorm: none, the running statistics serve in training too
+
 # torchvision's kaiming_normal_(mode="fan_out", nonlinearity="relu"): He et al. 2015 (arXiv 1502.01852), equation 14.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch's default for nn.Linear: uniform within +-1/sqrt(fan_in), whose variance is 1/(3 fan_in).
@@ -63,7 +65,8 @@ class BatchNorm(nn.Module):
 
     group: how many consecutive examples share statistics; 0 = the whole batch, over all devices. The result depends on
     this number only, never on the device count. Where it divides the examples of a device, statistics need no
-    communication; with 0, every layer costs an all-reduce forward and another backward.
+    communication; with 0, every layer costs an all-reduce forward and another backward. RUNNING: training too normalises
+    with the running statistics, and keeps them.
     x: (n, ..., channels); the result has x's shape and `dtype`. Parameters scale, bias; batch_stats mean, var.
     Statistics are float32 or wider. Raises UserError where `group` does not divide n, or one value alone is normalised.
     """
@@ -88,7 +91,7 @@ class BatchNorm(nn.Module):
         # All arithmetic is relative to the running mean. Training then needs one pass over x for both sums, and yet
         # E[x^2] - E[x]^2 does not cancel, since E[x] is small. It stays inside XLA's fusions: nothing wide is stored.
         centred = x.astype(jnp.promote_types(self.dtype, stats_dtype)) - _channels_last(mean.value, x.ndim)
-        if self.train:
+        if self.train and self.group != RUNNING:
             group = self._group(x)
             centred = centred.reshape(-1, group, *x.shape[1:])
             axes = tuple(range(1, x.ndim))

@@ -3,10 +3,11 @@
 The learning rate stays outside, so that it is a function of the step alone, whatever the optimizer counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import optax
 
+from imagenet_jax import tree
 from imagenet_jax.errors import unknown
 from imagenet_jax.optim import masks
 
@@ -44,3 +45,8 @@ def make(
     if weight_decay:
         chain.append(optax.add_decayed_weights(weight_decay, lambda params: masks.decayed(params, no_weight_decay)))
     return optax.chain(*chain, OPTIMIZERS[name](**settings))
+
+
+def scale(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiply the direction of each parameter by the factor of its path: a learning rate of its own."""
+    return optax.stateless(lambda updates, _: tree.map_with_path(lambda path, u: u * factors[path], updates))

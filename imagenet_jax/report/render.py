@@ -152,7 +152,7 @@ def _comparison(runs: list[Run]) -> dict[str, Any]:
 
 def _provenance(run: Run) -> list[tuple[str, str]]:
     """Where the numbers come from: (heading, text) pairs."""
-    info, data = run.info, run.info["dataset"]
+    info, data, init = run.info, run.info["dataset"], run.info.get("init")
     decoder = info["preprocessing"]["decoder"]
     rows = [
         ("Started", info["started"]),
@@ -164,6 +164,7 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
         ("Evaluation images", f"{tables.count(data['eval_images'])} ({data['eval_split']})"),
         *((f"Fingerprint, {split}", str(value)) for split, value in data["fingerprint"].items()),
         ("Decoder", f"{decoder['name']} {decoder['version']}"),
+        *([("Began from", f"{info['config']['init_from']}, head {init['head']}, sha256 {init['sha256']}")] if init else []),
         *_settings("Encoded anew", {k: v for k, v in info["dataset"].get("encoding", {}).items() if v}),
         *_settings("Preprocessing", {k: v for k, v in info["preprocessing"].items() if k != "decoder"}),
     ]

@@ -139,6 +139,15 @@ def test_runs_on_other_images_carry_a_warning(make_run):
     assert "not evaluated on the same images" in read_page(report.write_report([first, second])).text
 
 
+def test_a_run_that_began_from_weights_says_so(make_run):
+    work = make_run(init_from="weights/<i>")
+    assert "Began from" not in read_page(report.write_report([work])).text
+    info = json.loads((work / "config.json").read_text())
+    info["init"] = {"sha256": "0a1b", "head": "new"}
+    (work / "config.json").write_text(json.dumps(info))
+    assert "Began from weights/<i>, head new, sha256 0a1b" in read_page(report.write_report([work])).text
+
+
 def test_a_run_that_has_only_started(make_run):
     work = make_run()
     for file in (work / "metrics.jsonl", work / "eval" / "digits-validation.json"):
