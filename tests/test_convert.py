@@ -76,6 +76,25 @@ def test_the_program_takes_any_batch_and_runs_without_our_code(source, tmp_path)
         np.testing.assert_allclose(program.call(images), run(variables, images), atol=1e-6)
 
 
+def test_an_onnx_file_gives_the_same_probabilities(source, tmp_path, onnxruntime):
+    path, variables, class_flag = source
+    out = tmp_path / "x.onnx"
+    assert convert.main(["--model=resnet8", f"--weights={path}", f"--onnx={out}", class_flag]) == 0
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    model = models.create("resnet8", num_classes=5)
+    run = jax.jit(step.make_predict_step(model, mean=defaults.IMAGENET["mean"], std=defaults.IMAGENET["std"]))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], run(variables, images), atol=1e-5)
+
+
+def test_what_a_program_needs_is_named(source, tmp_path, monkeypatch):
+    path, _, class_flag = source
+    monkeypatch.setattr(convert.importlib.util, "find_spec", lambda name: None)
+    for flag, package in (("--stablehlo", "flatbuffers"), ("--onnx", "onnx")):
+        with pytest.raises(UserError, match=rf"{flag} needs {package}, .* pip install 'imagenet_jax\[export\]'"):
+            convert.main(["--model=resnet8", f"--weights={path}", f"{flag}={tmp_path / 'x'}", class_flag])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -169,6 +188,19 @@ def test_published_weights_give_every_block_of_the_reference(lite0, shared_data,
     for i, block in enumerate(blocks):
         np.testing.assert_allclose(maps[block]["__call__"][0].mean((1, 2)), reference[f"block{i}"], atol=1e-4, err_msg=block)
     np.testing.assert_allclose(logits, reference["logits"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_published_weights_as_onnx_give_the_same_logits(lite0, shared_data, onnxruntime):
+    """Probabilities of onnxruntime, whose logarithms are the logits less a number for each image."""
+    found = weights.load(lite0)
+    images = np.load(shared_data / "efficientnet_lite0" / "block_outputs.npz")["inputs_nhwc"]
+    images = np.clip(np.rint(images * 128 + 127), 0, 255).astype(np.uint8)
+    got = np.log(onnxruntime.InferenceSession(convert.onnx(found)).run(None, {"images": images})[0])
+    with jax.default_matmul_precision("highest"):
+        predict_step = step.make_predict_step(found.model, mean=found.preprocessing.mean, std=found.preprocessing.std)
+        wanted = np.log(jax.jit(predict_step)(found.variables, images))
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
 @pytest.mark.slow
