@@ -130,6 +130,11 @@ def _read_file(flags: argparse.Namespace) -> weights.Weights:
     class_names = _class_names(flags.classes)
     model = models.create(flags.model, num_classes=len(class_names), **flags.settings)
     variables, naming = names.from_torch(model, weights.read_tensors(flags.weights, flags.entry))
+    needed = defaults.settings(model, naming)
+    if any(getattr(model, key) != value for key, value in needed.items()):
+        raise UserError(
+            f"Weights that {naming} names are of another function. Give --settings='{json.dumps(flags.settings | needed)}'."
+        )
     given = {key: getattr(flags, key) for key in weights.Preprocessing._fields if getattr(flags, key, None) is not None}
     return weights.Weights(
         model=model,

@@ -28,7 +28,7 @@ from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import confusion
 
-DESCRIPTION = """Count every image of a split once, and write DIR/eval/: of a run with its newest checkpoint, or of converted weights.
+DESCRIPTION = """Count every image of a split once, with a run's newest checkpoint or converted weights; writes DIR/eval/.
 
   python -m imagenet_jax.evaluate --workdir=runs/r50
   python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets"""

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import sys
 
 # Before jax is imported anywhere: the number of devices is read once.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -55,6 +56,25 @@ def torch():
 def transformers():
     """Hugging Face's models in torch."""
     return _reference("transformers")
+
+
+@pytest.fixture(scope="session")
+def torchvision(torch):
+    """torchvision's models. Its wheel for Linux has kernels that only torch's CUDA builds can load; its import asks for two."""
+    try:
+        return _reference("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return _reference("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    """timm's models."""
+    return _reference("timm")
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,9 @@ def test_weights_are_counted_as_the_run_that_they_came_from(run, tiny_data, tmp_
     assert of_weights["raw"]["per_class"] == of_run["ema"]["per_class"]
     assert of_weights["raw"]["loss"] == pytest.approx(of_run["ema"]["loss"], abs=1e-5)
     assert of_weights["preprocessing"]["image_size"] == 16
+    changed = json.loads((folder / "weights.json").read_text()) | {"classes": ["a", "b", "c", "d"]}
+    (folder / "weights.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match="The classes of tiny are not those"):
-        changed = json.loads((folder / "weights.json").read_text())
-        (folder / "weights.json").write_text(json.dumps(changed | {"classes": ["a", "b", "c", "d"]}))
         evaluate.main([f"--weights={folder}", "--dataset=tiny", f"--data_dir={tiny_data}"])
 
 

@@ -4,6 +4,7 @@ Names and initial distributions are torchvision's, with `features.1.conv.0.0` wr
 `features` are those after blocks; "pooled" is the mean of the last convolution, which widens the map for the classifier.
 The settings:
 
+same_padding: pad as TensorFlow does, and bn_epsilon=1e-3: the weights of Google's MobileNetV2, as transformers has them.
 dropout: the share of the classifier's inputs that training drops, by the rng "dropout".
 remat: keep only the blocks' inputs for the backward pass, and compute the rest again.
 """

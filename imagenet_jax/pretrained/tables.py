@@ -5,14 +5,14 @@ that our path has with dots, such as `layer1.0.downsample_conv.weight`: a regula
 shape there where it is another. `{a,b}` in a replacement stands for tensors that are one of ours when joined.
 
 Facts from torchvision 0.2x (torchvision/models), timm 1.0 (timm/models) and transformers 4 and 5 (the files that save_pretrained
-writes). Families not listed have torchvision's names and no others.
+writes). Families not listed have torchvision's way of naming, and nobody's weights.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from imagenet_jax.models import convnext, efficientnet, mixer, mobilenet, nfnet, regnet, resnet, vit
+from imagenet_jax.models import convnext, densenet, efficientnet, mixer, mobilenet, nfnet, regnet, resnet, vgg, vit
 
 
 class Row(NamedTuple):
@@ -130,7 +130,7 @@ def _mobilenet_v2(model: Any, block: Callable[[int, int, int], str], parts: tupl
 
 
 def _mobilenet_timm(model: Any) -> Iterator[Row]:
-    """Of V2 only: timm's V3 has another kernel where torchvision's has a dense layer."""
+    """Of V2: timm's V3 has another kernel where torchvision's has a dense layer."""
     first = ["conv_dw", "bn1", "conv_pw", "bn2"]
     others = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
     yield from _mobilenet_v2(model, lambda number, stage, place: f"blocks.{stage}.{place}.", (first, others))
@@ -268,6 +268,8 @@ _CONVNEXT_AUTHORS = [
 # The first naming of a family is the one that it was built after.
 NAMINGS: dict[type, dict[str, Iterable[Row] | Callable[[Any], Iterable[Row]]]] = {
     resnet.ResNet: {"torchvision": _resnet, "timm": _resnet, "transformers": _RESNET_HF},
+    vgg.VGG: {"torchvision": ()},
+    densenet.DenseNet: {"torchvision": (), "timm": ()},
     efficientnet.EfficientNet: {
         "torchvision": (),
         "timm": _efficientnet_timm,
@@ -291,4 +293,19 @@ NAMINGS: dict[type, dict[str, Iterable[Row] | Callable[[Any], Iterable[Row]]]] =
         "torchvision_0.11": _vit_torchvision(("linear_1", "linear_2")),
         "transformers": _vit_hf,
     },
+}
+
+# Who has no such model: a naming there would be ours alone.
+ABSENT: dict[tuple[type, str], Callable[[Any], bool]] = {
+    (resnet.ResNet, "torchvision"): lambda model: model.variant_d,
+    (resnet.ResNet, "transformers"): lambda model: model.variant_d or model.groups > 1 or model.group_width != 64,
+    (efficientnet.EfficientNet, "torchvision"): lambda model: not model.se,
+    (efficientnet.EfficientNet, "efficientnet_pytorch"): lambda model: any(stage.fused for stage in model.stages),
+    (efficientnet.EfficientNet, "transformers"): lambda model: not model.se or any(stage.fused for stage in model.stages),
+    (mobilenet.MobileNet, "timm"): lambda model: model.hidden > 0,  # V3
+    (mobilenet.MobileNet, "transformers"): lambda model: model.hidden > 0,
+    (convnext.ConvNeXt, "timm_conv"): lambda model: not model.grn,
+    (convnext.ConvNeXt, "torchvision"): lambda model: model.grn,
+    (vit.ViT, "torchvision"): lambda model: model.distilled or model.width < 768,
+    (vit.ViT, "torchvision_0.11"): lambda model: model.distilled or model.width < 768,
 }
