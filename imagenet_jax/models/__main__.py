@@ -24,14 +24,13 @@ def main(argv: list[str]) -> int | None:
     if not names:
         raise unknown("model", pattern, list_models())
     width = max(map(len, list_models())) + 2
-    print(f"{'model':<{width}}{'parameters':>12}{'GMACs':>9}{'size':>6}{'top-1':>8}  {'source':<42}weights of")
+    print(f"{'model':<{width}}{'parameters':>12}{'GMACs':>9}{'size':>6}{'top-1':>8}  {'source':<48}weights of")
     for name in names:
         parameters, gmacs, top1, source = PUBLISHED[name]
         model = create(name, num_classes=1)
         accuracy = "-" if top1 is None else f"{top1:.2f}"
-        print(
-            f"{name:<{width}}{parameters:>12,}{gmacs:>9}{model.native_size:>6}{accuracy:>8}  {source:<42}{', '.join(libraries(model))}".rstrip()
-        )
+        row = f"{name:<{width}}{parameters:>12,}{gmacs:>9}{model.native_size:>6}{accuracy:>8}  {source:<48}"
+        print((row + ", ".join(libraries(model))).rstrip())
     return cli.FINISHED
 
 

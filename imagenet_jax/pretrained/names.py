@@ -85,7 +85,8 @@ def namings(model: Classifier) -> list[str]:
 
 def libraries(model: Classifier) -> list[str]:
     """Whose published weights of the model are read: names of libraries, each once."""
-    return list(dict.fromkeys(naming.split("_")[0] for naming in namings(model))) if type(model) in NAMINGS else []
+    plain = (re.sub(r"_(0\.11|conv)$", "", naming) for naming in namings(model))
+    return list(dict.fromkeys(plain)) if type(model) in NAMINGS else []
 
 
 def theirs(model: Classifier, like: Any, naming: str) -> dict[str, Theirs]:
