@@ -2,8 +2,8 @@
 
 A family that is added brings its rows here, in the order of `ZOO`. Parameters are held against our own count, GMACs too. The top-1
 figures were read again on 2026-11-24: torchvision's in the weight enums of 0.28.0, timm's in results-imagenet.csv, NFNet's and
-ConvNeXtV2-Atto's in reports of their papers. Not read again: ResNet-50-D, EfficientNet-Lite, the other ConvNeXtV2, distilled DeiT-B,
-and He et al.'s CIFAR-10 models.
+ConvNeXtV2-Atto's in reports of their papers. Not read again: ResNet-50-D, EfficientNet-Lite, the other ConvNeXtV2, distilled
+DeiT-B, and He et al.'s CIFAR-10 models.
 """
 
 from typing import NamedTuple

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax import models
-from imagenet_jax.pretrained import names
+from imagenet_jax.pretrained import names, safetensors
 
 TABLE = pathlib.Path(__file__).parents[2] / "docs" / "parity.md"
 BOUND = 1e-4
@@ -81,7 +81,7 @@ def rows():
 
 HEADER = """# Held against other implementations
 
-Logits of two random images in float32 on the CPU, from the reference's own state dict: random weights, BatchNorm's statistics those
+Logits of two random images in float32 on the CPU, from the reference's own state dict or file: random weights, BatchNorm's statistics those
 of random images, moved. Every difference must be at most 1e-4. Written by `tests/pretrained/test_parity.py`; "small" says that
 fewer and narrower layers were taken.
 
@@ -162,7 +162,7 @@ def randomise(torch, module, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(label(case)[:2]).replace(" ", "_"))
-def test_logits_from_their_own_state_dict(case, request, rows, torch):
+def test_logits_from_their_own_state_dict(case, request, rows, torch, tmp_path):
     name, settings, library, theirs, side = case
     rng = np.random.default_rng(1)
     torch.manual_seed(0)
@@ -173,7 +173,12 @@ def test_logits_from_their_own_state_dict(case, request, rows, torch):
         wanted = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
     wanted = getattr(wanted, "logits", wanted).numpy()
     model = models.create(name, num_classes=7, **settings)
-    variables, _ = names.from_torch(model, {key: tensor.numpy() for key, tensor in module.state_dict().items()})
+    if library == "transformers":  # the names of its files are not those of its modules
+        module.save_pretrained(tmp_path)
+        variables, naming = names.from_torch(model, safetensors.read(tmp_path / "model.safetensors"))
+        assert naming == library
+    else:
+        variables, _ = names.from_torch(model, {key: tensor.numpy() for key, tensor in module.state_dict().items()})
     with jax.default_matmul_precision("highest"):
         got = jax.jit(model.apply)(variables, images)
     assert wanted.std() > 1e-3
