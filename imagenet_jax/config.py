@@ -100,7 +100,9 @@ def default() -> Config:
     c.optimizer.momentum = 0.9
     c.optimizer.nesterov = True
     c.weight_decay = 1e-4
-    c.no_weight_decay = (r"(^|/)(bias|scale)$",)  # patterns searched in parameter paths such as "layer1_0/bn1/scale"
+    # Patterns searched in parameter paths such as "layer1_0/bn1/scale". Undecayed are, as in timm, vectors and numbers, tokens and
+    # positions, and as in NFNet's paper, gains: all but kernels.
+    c.no_weight_decay = (r"(^|/)(bias|scale|gamma|gain|skipinit_gain|cls_token|dist_token|pos_embed)$",)
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
     c.agc = 0.0  # adaptive gradient clipping: to this share of the norm of the weights of each output (NFNet: 0.01); 0: off
     c.label_smoothing = 0.0

@@ -4,9 +4,11 @@ import argparse
 import importlib.util
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from imagenet_jax import cli, infer, models, runtime, sharding, step
@@ -18,11 +20,12 @@ DESCRIPTION = """Turn other people's weights into a folder that predict, evaluat
 
   in    --model=resnet50 --weights=resnet50-11ad3fa6.pth --out=DIR
         .safetensors, .pth, .pt, .bin of torchvision, timm or transformers; no torch is needed, and nothing in the file is executed
-  out   --workdir=RUN|DIR [--out=X.safetensors --naming=timm] [--stablehlo=FILE]
+  out   --workdir=RUN|DIR [--out=X.safetensors --naming=timm] [--stablehlo=FILE] [--onnx=FILE]
         the newest checkpoint of a run (its average, where it keeps one), or a folder of weights
 
-DIR holds weights.safetensors and weights.json: model, classes and preprocessing. FILE is a program for jax.export.deserialize:
-uint8 images (any number, size, size, 3) to probabilities, for CPU, CUDA and TPU, with weights and normalisation inside."""
+DIR holds weights.safetensors and weights.json: model, classes and preprocessing. Each FILE is a program from uint8 images (any
+number, size, size, 3) to probabilities, with weights and normalisation inside: for jax.export.deserialize, on CPU, CUDA and TPU,
+and as ONNX for onnxruntime and its like, in float32. Both need the extra [export]."""
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -32,8 +35,8 @@ def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     if (flags.workdir is None) == (flags.weights is None):
         raise UserError("Give either --weights=FILE with --model=NAME, or --workdir=RUN.")
-    if flags.out is None and flags.stablehlo is None:
-        raise UserError("Nothing to write: give --out=DIR, --out=X.safetensors or --stablehlo=FILE.")
+    if flags.out is None and flags.stablehlo is None and flags.onnx is None:
+        raise UserError("Nothing to write: give --out=DIR, --out=X.safetensors, --stablehlo=FILE or --onnx=FILE.")
     runtime.setup()
     found = _read_file(flags) if flags.weights else _read_ours(flags)
     if flags.out and flags.out.suffix == ".safetensors":
@@ -47,6 +50,9 @@ def main(argv: list[str]) -> int:
     if flags.stablehlo:
         _write(flags.stablehlo, lambda path: path.write_bytes(stablehlo(found)))
         print(f"Written: {flags.stablehlo}, for {', '.join(PLATFORMS)}")
+    if flags.onnx:
+        _write(flags.onnx, lambda path: path.write_bytes(onnx(found)))
+        print(f"Written: {flags.onnx}")
     return cli.FINISHED
 
 
@@ -55,14 +61,36 @@ def stablehlo(found: weights.Weights) -> bytes:
 
     Raises UserError where flatbuffers is not installed, in which jax writes it.
     """
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise UserError("--stablehlo needs flatbuffers, which is not installed: pip install 'imagenet_jax[export]'.")
+    _need("flatbuffers", "--stablehlo")
+    program = export.export(jax.jit(_predictor(found)), platforms=PLATFORMS)(_images(found))
+    return bytes(program.serialize())
+
+
+def onnx(found: weights.Weights) -> bytes:
+    """The same as a serialized ONNX model, in float32. Raises UserError without the package onnx, and as `onnx_graph.convert`."""
+    _need("onnx", "--onnx")
+    from imagenet_jax.pretrained import onnx_graph
+
+    model = found.model.clone(dtype=jnp.float32, param_dtype=jnp.float32)
+    return onnx_graph.convert(_predictor(found._replace(model=model)), _images(found))
+
+
+def _predictor(found: weights.Weights) -> Callable[[jax.Array], jax.Array]:
     p = found.preprocessing
     predict = step.make_predict_step(found.model, mean=p.mean, std=p.std)
+    return lambda images: predict(found.variables, images)
+
+
+def _images(found: weights.Weights) -> jax.ShapeDtypeStruct:
+    """Any number of them."""
     (batch,) = export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, p.image_size, p.image_size, 3), "uint8")
-    program = export.export(jax.jit(lambda images: predict(found.variables, images)), platforms=PLATFORMS)(images)
-    return bytes(program.serialize())
+    side = found.preprocessing.image_size
+    return jax.ShapeDtypeStruct((batch, side, side, 3), "uint8")
+
+
+def _need(package: str, flag: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{flag} needs {package}, which is not installed: pip install 'imagenet_jax[export]'.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN", help="of a run, or a folder of weights, to read")
     parser.add_argument("--out", type=pathlib.Path, help="folder, or X.safetensors, to write")
     parser.add_argument("--naming", help="of X.safetensors; default: the one that the family was built after")
-    parser.add_argument("--stablehlo", type=pathlib.Path, metavar="FILE", help="program to write")
+    parser.add_argument("--stablehlo", type=pathlib.Path, metavar="FILE", help="program to write, for jax.export")
+    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE", help="program to write, for ONNX runtimes")
     seen = parser.add_argument_group("with --weights: what the weights expect; defaults by model and naming, which are printed")
     seen.add_argument("--image_size", type=int)
     seen.add_argument("--crop_ratio", type=float, help="share of the short side that the central crop keeps")
@@ -101,6 +130,11 @@ def _read_file(flags: argparse.Namespace) -> weights.Weights:
     class_names = _class_names(flags.classes)
     model = models.create(flags.model, num_classes=len(class_names), **flags.settings)
     variables, naming = names.from_torch(model, weights.read_tensors(flags.weights, flags.entry))
+    needed = defaults.settings(model, naming)
+    if any(getattr(model, key) != value for key, value in needed.items()):
+        raise UserError(
+            f"Weights that {naming} names are of another function. Give --settings='{json.dumps(flags.settings | needed)}'."
+        )
     given = {key: getattr(flags, key) for key in weights.Preprocessing._fields if getattr(flags, key, None) is not None}
     return weights.Weights(
         model=model,

@@ -4,6 +4,7 @@ The last batch is padded and the padding masked; the number of images counted is
 train.py at the end and during a run, and as a command on a finished or running one.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import pathlib
@@ -27,6 +28,12 @@ from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import confusion
 
+DESCRIPTION = """Count every image of a split once, with a run's newest checkpoint or converted weights; writes DIR/eval/.
+
+  python -m imagenet_jax.evaluate --workdir=runs/r50
+  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets"""
+
+BATCH = 64  # images at a time, where no run says otherwise
 SAMPLES = 40
 THUMBNAIL = 128  # pixels
 
@@ -207,7 +214,8 @@ def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path
 
 def summary(result: dict[str, Any]) -> str:
     """The lines that a person wants to see."""
-    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images, step {result['step']:,}"]
+    step = f", step {result['step']:,}" if result["step"] else ""
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}"]
     for name in ("raw", "ema"):
         if r := result[name]:
             macro = r["macro"]
@@ -219,28 +227,25 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """The command: evaluate the newest checkpoint of a run."""
-    parser = cli.parser("evaluate", "Count every image of a split once with a run's newest checkpoint; writes WORKDIR/eval/.")
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
-    parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split")
-    parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
-    parser.add_argument("--batch_size", type=int, help="images at a time; changes no result; default: the run's")
-    processes.add_flags(parser)
-    flags = parser.parse_args(argv)
+    """The command: evaluate the newest checkpoint of a run, or a folder of weights."""
+    flags = _parser().parse_args(argv)
     if flags.batch_size is not None and flags.batch_size < 1:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
+    if (flags.workdir is None) == (flags.weights is None):
+        raise UserError("Give either --workdir=RUN, or --weights=DIR with --dataset=NAME.")
+    if flags.weights and flags.dataset is None:
+        raise UserError("--weights needs --dataset=NAME: weights do not say what to count.")
+    folder = flags.workdir or flags.weights
 
     distributed.start(flags)
     runtime.setup()
     mesh = sharding.make_mesh()
-    loaded = infer.load_run(flags.workdir, mesh)
-    config, data = loaded.record["config"], loaded.record["dataset"]
-    recorded = locate.place(loaded.record["data_dir"])
-    data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
-    source = open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+    loaded = infer.load_run(folder, mesh) if flags.workdir else infer.load_weights(folder, mesh)
+    source = _source(flags, loaded.record)
     if source.classes != loaded.classes:
-        raise UserError(f"The classes of {source.dataset} are not those that {flags.workdir} was trained on.")
-    batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
+        raise UserError(f"The classes of {source.dataset} are not those that {folder} was trained on.")
+    config = loaded.record["config"]
+    batch_size = flags.batch_size or config.get("eval_batch_size") or config.get("batch_size", BATCH)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
         loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size
@@ -248,10 +253,31 @@ def main(argv: list[str]) -> int:
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)
         assert counts is not None  # nothing can stop it
-        result = write(flags.workdir, evaluator, loaded.weights, counts, loaded.record, loaded.step)
+        result = write(folder, evaluator, loaded.weights, counts, loaded.record, loaded.step)
     print(summary(result))
-    print(f"Written: {result_path(flags.workdir, source.dataset, source.split)}")
+    print(f"Written: {result_path(folder, source.dataset, source.split)}")
     return cli.FINISHED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser("evaluate", DESCRIPTION)
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN", help="of a run: its newest checkpoint")
+    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR", help="of `convert`: with their own preprocessing")
+    parser.add_argument("--dataset", metavar="NAME", help="NAME[/CONFIG][:VERSION] or a path; default: the run's")
+    parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split, of --dataset, validation")
+    parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
+    parser.add_argument("--batch_size", type=int, help=f"images at a time; changes no result; default: the run's, else {BATCH}")
+    processes.add_flags(parser)
+    return parser
+
+
+def _source(flags: argparse.Namespace, record: dict[str, Any]) -> Source:
+    """The data that the flags name, else the run's."""
+    if flags.dataset:
+        return open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split or "validation")
+    data, recorded = record["dataset"], locate.place(record["data_dir"])
+    data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
+    return open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
 
 
 if __name__ == "__main__":

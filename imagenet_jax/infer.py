@@ -24,7 +24,7 @@ class LoadedModel:
     pixels: Pixels
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    record: dict[str, Any]  # config.json; of weights: their model's name and settings, and where they came from
+    record: dict[str, Any]  # config.json; of weights: their model, preprocessing and source, under the same keys
 
     @property
     def best(self) -> str:
@@ -41,15 +41,21 @@ def load_weights(folder: pathlib.Path, mesh: Mesh) -> LoadedModel:
     """A folder that `convert` wrote, replicated over the mesh; all preprocessing is what its weights.json says."""
     found = weights.load(folder)
     p = found.preprocessing
+    engine = decode.engine("opencv", p.interpolation)
+    record = {
+        "config": {"model": {"name": found.name, "settings": found.settings}},
+        "preprocessing": p._asdict() | {"decoder": {"name": engine.name, "version": engine.version}},
+        "source": found.source,
+    }
     return LoadedModel(
         model=found.model,
         weights={"raw": sharding.replicate(mesh, found.variables)},
         step=0,
         classes=found.classes,
-        pixels=Pixels(decode.engine("opencv", p.interpolation), p.image_size, p.crop_ratio, p.antialias),
+        pixels=Pixels(engine, p.image_size, p.crop_ratio, p.antialias),
         mean=p.mean,
         std=p.std,
-        record={"config": {"model": {"name": found.name, "settings": found.settings}}, "source": found.source},
+        record=record,
     )
 
 

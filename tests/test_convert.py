@@ -1,7 +1,6 @@
 """The convert command: files of torch in, folders and files of ours out, nothing assumed and nothing lost."""
 
 import json
-import tarfile
 
 import jax
 import numpy as np
@@ -76,6 +75,25 @@ def test_the_program_takes_any_batch_and_runs_without_our_code(source, tmp_path)
         np.testing.assert_allclose(program.call(images), run(variables, images), atol=1e-6)
 
 
+def test_an_onnx_file_gives_the_same_probabilities(source, tmp_path, onnxruntime):
+    path, variables, class_flag = source
+    out = tmp_path / "x.onnx"
+    assert convert.main(["--model=resnet8", f"--weights={path}", f"--onnx={out}", class_flag]) == 0
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    model = models.create("resnet8", num_classes=5)
+    run = jax.jit(step.make_predict_step(model, mean=defaults.IMAGENET["mean"], std=defaults.IMAGENET["std"]))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], run(variables, images), atol=1e-5)
+
+
+def test_what_a_program_needs_is_named(source, tmp_path, monkeypatch):
+    path, _, class_flag = source
+    monkeypatch.setattr(convert.importlib.util, "find_spec", lambda name: None)
+    for flag, package in (("--stablehlo", "flatbuffers"), ("--onnx", "onnx")):
+        with pytest.raises(UserError, match=rf"{flag} needs {package}, .* pip install 'imagenet_jax\[export\]'"):
+            convert.main(["--model=resnet8", f"--weights={path}", f"{flag}={tmp_path / 'x'}", class_flag])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -137,14 +155,6 @@ def test_defaults_are_those_of_the_sources():
     assert of("deit_s_16", "timm") == weights.Preprocessing(224, 0.9, "bicubic", **defaults.IMAGENET)
 
 
-@pytest.fixture(scope="module")
-def lite0(lite0_weights, tmp_path_factory):
-    """EfficientNet-Lite0 with its published weights."""
-    folder = tmp_path_factory.mktemp("lite0")
-    assert convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={folder}"]) == 0
-    return folder
-
-
 @pytest.mark.slow
 def test_published_weights_give_every_block_of_the_reference(lite0, shared_data, mesh):
     reference = np.load(shared_data / "efficientnet_lite0" / "block_outputs.npz")
@@ -172,22 +182,25 @@ def test_published_weights_give_every_block_of_the_reference(lite0, shared_data,
 
 
 @pytest.mark.slow
-def test_published_weights_decide_on_photographs_as_the_reference_does(lite0, shared_data, tmp_path, mesh):
-    """One image of each of 545 classes, through our own decoding and resizing."""
-    import tensorflow_datasets as tfds
+def test_published_weights_as_onnx_give_the_same_logits(lite0, shared_data, onnxruntime):
+    """Probabilities of onnxruntime, whose logarithms are the logits less a number for each image."""
+    found = weights.load(lite0)
+    images = np.load(shared_data / "efficientnet_lite0" / "block_outputs.npz")["inputs_nhwc"]
+    images = np.clip(np.rint(images * 128 + 127), 0, 255).astype(np.uint8)
+    got = np.log(onnxruntime.InferenceSession(convert.onnx(found)).run(None, {"images": images})[0])
+    with jax.default_matmul_precision("highest"):
+        predict_step = step.make_predict_step(found.model, mean=found.preprocessing.mean, std=found.preprocessing.std)
+        wanted = np.log(jax.jit(predict_step)(found.variables, images))
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
 
+
+@pytest.mark.slow
+def test_published_weights_decide_on_photographs_as_the_reference_does(lite0, photographs, shared_data, tmp_path, mesh):
+    """One image of each of 545 classes, through our own decoding and resizing."""
     reference = np.load(shared_data / "efficientnet_lite0" / "reference_logits.npz")
-    wnid_of_val = tfds.core.tfds_path("datasets/imagenet2012/validation_labels.txt").read_text().split()
-    made_anew = ("n01739381_1309.JPEG", "n02105855_2933.JPEG")  # a CMYK JPEG and a PNG, from other images of the sample
-    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_val.tar") as tar:
-        found = {wnid_of_val[int(m.name[-13:-5]) - 1]: tar.extractfile(m).read() for m in tar}
-    with tarfile.open(shared_data / "ilsvrc_sample" / "ILSVRC2012_img_train.tar") as tar:
-        for member in tar:
-            with tarfile.open(fileobj=tar.extractfile(member)) as inner:
-                found |= {member.name[:9]: inner.extractfile(m).read() for m in inner if m.name not in made_anew}
     paths = [tmp_path / f"{wnid}.jpg" for wnid in reference["wnid"]]
     for path in paths:
-        path.write_bytes(found[path.stem])
+        path.write_bytes(photographs[path.stem])
     loaded = infer.load_weights(lite0, mesh)
     got = np.concatenate([p for _, p in predict.predict(loaded, paths, mesh, 32)])
     decided, wanted = got.argmax(1), reference["logits"].argmax(1)

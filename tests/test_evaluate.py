@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from imagenet_jax import evaluate, infer, sharding, train
+from imagenet_jax import convert, evaluate, infer, sharding, train
 from imagenet_jax.data import order
+from imagenet_jax.data.classes import wnids
 from imagenet_jax.errors import UserError
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -62,6 +63,36 @@ def test_counts_equal_scikit_learn_on_every_prediction(run, tiny_data):
     assert (got["precision"], got["recall"], got["f1"]) == pytest.approx(macro[:3])
 
 
+def test_weights_are_counted_as_the_run_that_they_came_from(run, tiny_data, tmp_path, capsys):
+    folder = tmp_path / "w"
+    assert convert.main([f"--workdir={run}", f"--out={folder}"]) == 0
+    assert evaluate.main([f"--weights={folder}", "--dataset=tiny", f"--data_dir={tiny_data}", "--batch_size=5"]) == 0
+    assert "tiny validation: 21 images\n" in capsys.readouterr().out
+    of_run, of_weights = (json.loads((f / "eval" / "tiny-validation.json").read_text()) for f in (run, folder))
+    assert of_weights["raw"]["per_class"] == of_run["ema"]["per_class"]
+    assert of_weights["raw"]["loss"] == pytest.approx(of_run["ema"]["loss"], abs=1e-5)
+    assert of_weights["preprocessing"]["image_size"] == 16
+    changed = json.loads((folder / "weights.json").read_text()) | {"classes": ["a", "b", "c", "d"]}
+    (folder / "weights.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="The classes of tiny are not those"):
+        evaluate.main([f"--weights={folder}", "--dataset=tiny", f"--data_dir={tiny_data}"])
+
+
+@pytest.mark.slow
+def test_published_weights_reach_their_accuracy_on_photographs(lite0, photographs, tmp_path):
+    """88.1 % of the 545 in the reference, whose preprocessing is Pillow's."""
+    for wnid in wnids():  # the labels are places among these
+        (tmp_path / "data" / "train" / wnid).mkdir(parents=True)
+    for wnid, content in photographs.items():
+        (tmp_path / "data" / "validation" / wnid).mkdir(parents=True)
+        (tmp_path / "data" / "validation" / wnid / "x.JPEG").write_bytes(content)
+    assert evaluate.main([f"--weights={lite0}", f"--dataset={tmp_path / 'data'}"]) == 0
+    (path,) = (lite0 / "eval").glob("*.json")
+    result = json.loads(path.read_text())
+    assert result["images"] == 545
+    assert result["raw"]["top1"] == pytest.approx(0.881, abs=0.004)
+
+
 def test_samples_name_real_images_and_their_thumbnails(run):
     result = json.loads((run / "eval" / "tiny-validation.json").read_text())
     assert len(result["samples"]) == 21
@@ -87,6 +118,20 @@ def test_the_choice_of_samples_does_not_move():
 def test_mistakes(run, flags, message):
     with pytest.raises(UserError, match=message):
         evaluate.main([f"--workdir={run}", *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "Give either --workdir=RUN"),
+        (["--workdir=x", "--weights=x"], "Give either --workdir=RUN"),
+        (["--weights=x"], "needs --dataset=NAME"),
+        (["--weights=gone", "--dataset=tiny"], "Make such a folder"),
+    ],
+)
+def test_what_to_count_must_be_said(flags, message):
+    with pytest.raises(UserError, match=message):
+        evaluate.main(flags)
 
 
 def test_a_directory_that_is_no_run(tmp_path):

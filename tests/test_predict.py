@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imagenet_jax import infer, models, predict, sharding
-from imagenet_jax.data import decode
+from imagenet_jax.data import decode, hierarchy
 from imagenet_jax.data.augment import central
 from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.errors import UserError
@@ -67,8 +68,10 @@ def test_files_say_what_the_model_says_one_image_at_a_time(folder, photos, tmp_p
         assert [t["probability"] for t in result["top"]] == pytest.approx(probabilities[best].tolist(), rel=1e-3)
         assert [(t["wnid"], t["name"]) for t in result["top"]] == [(wnids()[i], readable(wnids())[i]) for i in best]
     rows = list(csv.reader(out["csv"].read_text().splitlines()))
-    assert rows[0] == ["path", "rank", "index", "wnid", "name", "probability"]
+    assert rows[0] == ["path", "rank", "index", "wnid", "name", "probability", "wordnet_path"]
     assert len(rows) == 1 + 60
+    tree = hierarchy.imagenet1k()
+    assert rows[4][6].split(" > ") == [tree.words(w) for w in tree.path(results[1]["top"][0]["wnid"])[:-1]]
     assert rows[4][:5] == [results[1]["path"], "1", *(str(results[1]["top"][0][k]) for k in ("index", "wnid", "name"))]
     with Image.open(out["png"]) as sheet:
         assert sheet.size == (8 * 136 + 8, 3 * 166 + 8)
@@ -94,6 +97,7 @@ def test_one_photo_shows_all_its_names(folder, photos, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("00.JPEG")
     assert len(lines) == 6
+    assert all(re.fullmatch(r" *[\d.]+%  .*[^ ]  \(entity > .*[^ ]\)", line) for line in lines[1:])
 
 
 @pytest.mark.parametrize(

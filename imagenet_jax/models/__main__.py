@@ -6,11 +6,12 @@ from imagenet_jax import cli
 from imagenet_jax.errors import unknown
 from imagenet_jax.models import create, list_models
 from imagenet_jax.models.published import PUBLISHED
+from imagenet_jax.pretrained.names import libraries
 
 DESCRIPTION = """\
 List the models: parameters, multiply-adds (GMACs, one image forward at the default size), default image size, and the
-top-1 accuracy that was published, with its source. 1000 classes; 10 for the 32-pixel models. PATTERN selects by name: a
-part of it, or a glob such as 'resnet?0'."""
+top-1 accuracy that was published, with its source, and whose weights `convert` reads. 1000 classes; 10 for the 32-pixel models.
+PATTERN selects by name: a part of it, or a glob such as 'resnet?0'."""
 
 
 def main(argv: list[str]) -> int | None:
@@ -23,12 +24,13 @@ def main(argv: list[str]) -> int | None:
     if not names:
         raise unknown("model", pattern, list_models())
     width = max(map(len, list_models())) + 2
-    print(f"{'model':<{width}}{'parameters':>12}{'GMACs':>9}{'size':>6}{'top-1':>8}  source")
+    print(f"{'model':<{width}}{'parameters':>12}{'GMACs':>9}{'size':>6}{'top-1':>8}  {'source':<48}weights of")
     for name in names:
         parameters, gmacs, top1, source = PUBLISHED[name]
-        size = create(name, num_classes=1).native_size
+        model = create(name, num_classes=1)
         accuracy = "-" if top1 is None else f"{top1:.2f}"
-        print(f"{name:<{width}}{parameters:>12,}{gmacs:>9}{size:>6}{accuracy:>8}  {source}".rstrip())
+        row = f"{name:<{width}}{parameters:>12,}{gmacs:>9}{model.native_size:>6}{accuracy:>8}  {source:<48}"
+        print((row + ", ".join(libraries(model))).rstrip())
     return cli.FINISHED
 
 

@@ -4,6 +4,7 @@ Names and initial distributions are torchvision's, with `features.1.conv.0.0` wr
 `features` are those after blocks; "pooled" is the mean of the last convolution, which widens the map for the classifier.
 The settings:
 
+same_padding: pad as TensorFlow does, and bn_epsilon=1e-3: the weights of Google's MobileNetV2, as transformers has them.
 dropout: the share of the classifier's inputs that training drops, by the rng "dropout".
 remat: keep only the blocks' inputs for the backward pass, and compute the rest again.
 """
@@ -66,6 +67,7 @@ class MobileNet(layers.Classifier):
     hidden: int = 0  # V3: width of a dense layer before the classifier
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
+    same_padding: bool = False
     dropout: float = 0.2
     remat: bool = False
 
@@ -73,7 +75,7 @@ class MobileNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         statistics = {"momentum": self.bn_momentum, "epsilon": self.bn_epsilon}
-        conv = partial(layers.conv, **dtypes)
+        conv = partial(layers.conv, same=self.same_padding, **dtypes)
         norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
         excite = partial(layers.SqueezeExcite, **dtypes)
         block = nn.remat(Block) if self.remat else Block

@@ -30,7 +30,7 @@ class Block(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
-        x = x[:, :: self.stride, :: self.stride]
+        x = jax.lax.slice(x, (0,) * 4, x.shape, (1, self.stride, self.stride, 1))
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
         return nn.relu(y + x)
 

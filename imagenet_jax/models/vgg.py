@@ -48,7 +48,7 @@ class VGG(layers.Classifier):
             index += 1
         maps["stride32"] = x
 
-        x = adaptive_pool(x, SIDE).transpose(0, 3, 1, 2).reshape(len(x), -1)  # torch flattens channels first
+        x = adaptive_pool(x, SIDE).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # torch flattens channels first
         x = drop(nn.relu(dense(self.hidden, **dtypes, name="classifier_0")(x)))
         x = drop(nn.relu(dense(self.hidden, **dtypes, name="classifier_3")(x)))
         maps["pooled"] = x.astype(self.wide)

@@ -5,7 +5,9 @@ Only Google's Lite0 was held against real weights and photographs, so `convert` 
 common recipe: the central 224 of 256, ImageNet's mean and deviation.
 """
 
-from imagenet_jax.models import Classifier, efficientnet, mixer, nfnet, vit
+from typing import Any
+
+from imagenet_jax.models import Classifier, efficientnet, mixer, mobilenet, nfnet, vit
 from imagenet_jax.pretrained.weights import Preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -19,6 +21,13 @@ _TORCHVISION_RESIZE = {
     "efficientnet_b6": 528, "efficientnet_b7": 600, "efficientnet_v2_s": 384, "efficientnet_v2_m": 480, "efficientnet_v2_l": 480,
     "convnext_tiny": 236, "convnext_small": 230, "convnext_base": 232, "convnext_large": 232,
 }  # fmt: skip
+
+
+def settings(model: Classifier, naming: str) -> dict[str, Any]:
+    """Settings that change the function, as whoever writes this naming has them always: transformers pads as TensorFlow there."""
+    if naming == "transformers" and isinstance(model, efficientnet.EfficientNet | mobilenet.MobileNet):
+        return {"same_padding": True, "bn_epsilon": 1e-3}
+    return {}
 
 
 def preprocessing(name: str, model: Classifier, naming: str) -> Preprocessing:
@@ -39,6 +48,8 @@ def preprocessing(name: str, model: Classifier, naming: str) -> Preprocessing:
             return found._replace(crop_ratio=0.9, **(IMAGENET if name.startswith("deit") else HALF))
         case vit.ViT() if naming == "transformers" and not name.startswith("deit"):
             return found._replace(crop_ratio=1.0, **HALF)  # their processor squeezes the whole image into the square
+        case mobilenet.MobileNet() if naming == "transformers":
+            return found._replace(**HALF)
         case mixer.Mixer():
             return found._replace(**HALF)
         case nfnet.NFNet():

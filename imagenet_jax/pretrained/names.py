@@ -16,7 +16,7 @@ import numpy as np
 from imagenet_jax import tree
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models import Classifier
-from imagenet_jax.pretrained.tables import NAMINGS, Row
+from imagenet_jax.pretrained.tables import ABSENT, NAMINGS, Row
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}  # others have the same name
 _TO_TORCH = {2: (1, 0), 4: (3, 2, 0, 1)}  # axes of kernels
@@ -78,8 +78,15 @@ def to_torch(model: Classifier, variables: Mapping[str, Any], naming: str) -> di
 
 
 def namings(model: Classifier) -> list[str]:
-    """The namings that are known for the model's family; the first is the one it was built after."""
-    return list(NAMINGS.get(type(model), {"torchvision": ()}))
+    """The namings that are known for the model; the first is the one that its family was built after, if it is there."""
+    family = type(model)
+    return [n for n in NAMINGS.get(family, {"torchvision": ()}) if (family, n) not in ABSENT or not ABSENT[family, n](model)]
+
+
+def libraries(model: Classifier) -> list[str]:
+    """Whose published weights of the model are read: names of libraries, each once."""
+    plain = (re.sub(r"_(0\.11|conv)$", "", naming) for naming in namings(model))
+    return list(dict.fromkeys(plain)) if type(model) in NAMINGS else []
 
 
 def theirs(model: Classifier, like: Any, naming: str) -> dict[str, Theirs]:

@@ -5,13 +5,14 @@ that our path has with dots, such as `layer1.0.downsample_conv.weight`: a regula
 shape there where it is another. `{a,b}` in a replacement stands for tensors that are one of ours when joined.
 
 Facts from torchvision 0.2x (torchvision/models), timm 1.0 (timm/models) and transformers 4 and 5 (the files that save_pretrained
-writes). Families not listed have torchvision's names and no others.
+writes). Families not listed have torchvision's way of naming, and nobody's weights.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from imagenet_jax.models import convnext, efficientnet, mixer, nfnet, resnet, vit
+from imagenet_jax.models import convnext, densenet, efficientnet, mixer, mobilenet, nfnet, regnet, resnet, vgg, vit
 
 
 class Row(NamedTuple):
@@ -87,6 +88,100 @@ def _efficientnet_pytorch(model: Any) -> Iterator[Row]:
             block += 1
 
 
+def _efficientnet_hf(model: Any) -> Iterator[Row]:
+    """The PyTorch ports' blocks, each part in a module of its own. V2's fused blocks are not among them."""
+    parts = {
+        "_expand_conv": "expansion.expand_conv",
+        "_depthwise_conv": "depthwise_conv.depthwise_conv",
+        "_se_reduce": "squeeze_excite.reduce",
+        "_se_expand": "squeeze_excite.expand",
+        "_project_conv": "projection.project_conv",
+        "_bn0": "expansion.expand_bn",
+        "_bn1": "depthwise_conv.depthwise_norm",
+        "_bn2": "projection.project_bn",
+    }
+    yield from _efficientnet_pytorch(model)
+    yield Row(r"^_blocks\.(\d+)\.(\w+)\.", lambda m: f"efficientnet.encoder.blocks.{m[1]}.{parts[m[2]]}.")
+    yield Row(r"^_conv_stem\.", "efficientnet.embeddings.convolution.")
+    yield Row(r"^_bn0\.", "efficientnet.embeddings.batchnorm.")
+    yield Row(r"^_conv_head\.", "efficientnet.encoder.top_conv.")
+    yield Row(r"^_bn1\.", "efficientnet.encoder.top_bn.")
+    yield Row(r"^_fc\.", "classifier.")
+
+
+_V2_REPEATS = (1, 2, 3, 4, 3, 3, 1)  # of MobileNetV2's stages, which torchvision counts through
+
+
+def _mobilenet_v2(model: Any, block: Callable[[int, int, int], str], parts: tuple[list[str], list[str]]) -> Iterator[Row]:
+    """Names of the blocks of V2: `block` makes one of (its number, stage, place in the stage), `parts` those of its units.
+
+    Only the first block does not widen: it has two units, not three.
+    """
+    number = 0
+    for stage, repeats in enumerate(_V2_REPEATS):
+        for place in range(repeats):
+            pairs = parts[0] if number == 0 else parts[1]
+            where = rf"^features\.{number + 1}\.conv\."
+            ours = [f"{unit}.{i}" for unit in range(len(pairs) // 2 - 1) for i in (0, 1)]
+            ours += [str(len(pairs) // 2 - 1), str(len(pairs) // 2)]
+            for inner, name in zip(ours, pairs, strict=True):
+                yield Row(where + re.escape(inner) + r"\.", f"{block(number, stage, place)}{name}.")
+            number += 1
+
+
+def _mobilenet_timm(model: Any) -> Iterator[Row]:
+    """Of V2: timm's V3 has another kernel where torchvision's has a dense layer."""
+    first = ["conv_dw", "bn1", "conv_pw", "bn2"]
+    others = ["conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3"]
+    yield from _mobilenet_v2(model, lambda number, stage, place: f"blocks.{stage}.{place}.", (first, others))
+    for ours, name in ((r"0\.0", "conv_stem"), (r"0\.1", "bn1"), (r"18\.0", "conv_head"), (r"18\.1", "bn2")):
+        yield Row(rf"^features\.{ours}\.", f"{name}.")
+    yield Row(r"^classifier\.1\.", "classifier.")
+
+
+def _mobilenet_hf(model: Any) -> Iterator[Row]:
+    """Of V2, whose first block belongs to the stem there."""
+    first = [f"{unit}.{part}" for unit in ("conv_3x3", "reduce_1x1") for part in ("convolution", "normalization")]
+    others = ["expand_1x1.convolution", "expand_1x1.normalization", *first]
+    top = "mobilenet_v2."
+    yield from _mobilenet_v2(
+        model, lambda number, stage, place: f"{top}layer.{number - 1}." if number else f"{top}conv_stem.", (first, others)
+    )
+    for ours, name in ((0, "conv_stem.first_conv"), (18, "conv_1x1")):
+        yield Row(rf"^features\.{ours}\.0\.", f"{top}{name}.convolution.")
+        yield Row(rf"^features\.{ours}\.1\.", f"{top}{name}.normalization.")
+    yield Row(r"^classifier\.1\.", "classifier.")
+
+
+_REGNET_TIMM = [
+    Row(r"^stem\.0\.", "stem.conv."),
+    Row(r"^stem\.1\.", "stem.bn."),
+    Row(r"^trunk_output\.block(\d)\.block\d-(\d+)\.", lambda m: f"s{m[1]}.b{int(m[2]) + 1}."),
+    Row(r"\.proj\.0\.", ".downsample.conv."),
+    Row(r"\.proj\.1\.", ".downsample.bn."),
+    Row(r"\.f\.([abc])\.0\.", lambda m: f".conv{'abc'.index(m[1]) + 1}.conv."),
+    Row(r"\.f\.([abc])\.1\.", lambda m: f".conv{'abc'.index(m[1]) + 1}.bn."),
+    Row(r"\.f\.se\.", ".se."),
+    Row(r"^fc\.", "head.fc."),
+]
+
+_REGNET_HF = [
+    Row(r"^stem\.0\.", "regnet.embedder.embedder.convolution."),
+    Row(r"^stem\.1\.", "regnet.embedder.embedder.normalization."),
+    Row(
+        r"^trunk_output\.block(\d)\.block\d-(\d+)\.",
+        lambda m: f"regnet.encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.",
+    ),
+    Row(r"\.proj\.0\.", ".shortcut.convolution."),
+    Row(r"\.proj\.1\.", ".shortcut.normalization."),
+    Row(r"\.f\.([abc])\.0\.", lambda m: f".layer.{'ab.c'.index(m[1])}.convolution."),
+    Row(r"\.f\.([abc])\.1\.", lambda m: f".layer.{'ab.c'.index(m[1])}.normalization."),
+    Row(r"\.f\.se\.fc1\.", ".layer.2.attention.0."),
+    Row(r"\.f\.se\.fc2\.", ".layer.2.attention.2."),
+    Row(r"^fc\.", "classifier.1."),
+]
+
+
 def _vit_torchvision(mlp: tuple[str, str]) -> list[Row]:
     return [
         Row(r"^cls_token$", "class_token"),
@@ -151,6 +246,13 @@ def _convnext_hf(model: Any) -> Iterator[Row]:
     yield Row(r"^head\.fc\.", "classifier.")
 
 
+def _convnext_timm_conv(model: Any) -> Iterator[Row]:
+    """timm's small V2 models have 1x1 convolutions where the others have dense layers."""
+    for stage, width in enumerate(model.widths):
+        for i, inputs in ((1, width), (2, 4 * width)):
+            yield Row(rf"^(stages\.{stage}\..*\.mlp\.fc{i}\.weight)$", r"\1", (-1, inputs, 1, 1))
+
+
 _CONVNEXT_AUTHORS = [
     Row(r"^stem\.", "downsample_layers.0."),
     Row(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
@@ -166,9 +268,19 @@ _CONVNEXT_AUTHORS = [
 # The first naming of a family is the one that it was built after.
 NAMINGS: dict[type, dict[str, Iterable[Row] | Callable[[Any], Iterable[Row]]]] = {
     resnet.ResNet: {"torchvision": _resnet, "timm": _resnet, "transformers": _RESNET_HF},
-    efficientnet.EfficientNet: {"torchvision": (), "timm": _efficientnet_timm, "efficientnet_pytorch": _efficientnet_pytorch},
+    vgg.VGG: {"torchvision": ()},
+    densenet.DenseNet: {"torchvision": (), "timm": ()},
+    efficientnet.EfficientNet: {
+        "torchvision": (),
+        "timm": _efficientnet_timm,
+        "efficientnet_pytorch": _efficientnet_pytorch,
+        "transformers": _efficientnet_hf,
+    },
+    mobilenet.MobileNet: {"torchvision": (), "timm": _mobilenet_timm, "transformers": _mobilenet_hf},
+    regnet.RegNet: {"torchvision": (), "timm": _REGNET_TIMM, "transformers": _REGNET_HF},
     convnext.ConvNeXt: {
         "timm": (),
+        "timm_conv": _convnext_timm_conv,
         "torchvision": _CONVNEXT_TORCHVISION,
         "transformers": _convnext_hf,
         "facebookresearch": _CONVNEXT_AUTHORS,
@@ -181,4 +293,19 @@ NAMINGS: dict[type, dict[str, Iterable[Row] | Callable[[Any], Iterable[Row]]]] =
         "torchvision_0.11": _vit_torchvision(("linear_1", "linear_2")),
         "transformers": _vit_hf,
     },
+}
+
+# Who has no such model: a naming there would be ours alone.
+ABSENT: dict[tuple[type, str], Callable[[Any], bool]] = {
+    (resnet.ResNet, "torchvision"): lambda model: model.variant_d,
+    (resnet.ResNet, "transformers"): lambda model: model.variant_d or model.groups > 1 or model.group_width != 64,
+    (efficientnet.EfficientNet, "torchvision"): lambda model: not model.se,
+    (efficientnet.EfficientNet, "efficientnet_pytorch"): lambda model: any(stage.fused for stage in model.stages),
+    (efficientnet.EfficientNet, "transformers"): lambda model: not model.se or any(stage.fused for stage in model.stages),
+    (mobilenet.MobileNet, "timm"): lambda model: model.hidden > 0,  # V3
+    (mobilenet.MobileNet, "transformers"): lambda model: model.hidden > 0,
+    (convnext.ConvNeXt, "timm_conv"): lambda model: not model.grn,
+    (convnext.ConvNeXt, "torchvision"): lambda model: model.grn,
+    (vit.ViT, "torchvision"): lambda model: model.distilled or model.width < 768,
+    (vit.ViT, "torchvision_0.11"): lambda model: model.distilled or model.width < 768,
 }

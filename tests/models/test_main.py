@@ -10,13 +10,14 @@ from imagenet_jax.models import __main__ as command
 def test_a_pattern_selects_rows(capsys, pattern, names):
     assert command.main([pattern]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["model", "parameters", "GMACs", "size", "top-1", "source"]
+    assert header.split() == ["model", "parameters", "GMACs", "size", "top-1", "source", "weights", "of"]
     assert [row.split()[0] for row in rows] == names
 
 
 def test_a_row_holds_the_published_numbers(capsys):
     command.main(["resnet18"])
     row = ["resnet18", "11,689,512", "1.814", "224", "69.76", "torchvision", "IMAGENET1K_V1"]
+    row += ["torchvision,", "timm,", "transformers"]
     assert capsys.readouterr().out.splitlines()[1].split() == row
 
 

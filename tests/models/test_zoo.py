@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_jax import models, tree
+from imagenet_jax import config, models, tree
 from imagenet_jax.models import efficientnet, mobilenet
 from imagenet_jax.models.published import PUBLISHED
+from imagenet_jax.optim import masks
 
 # A member of each family, with settings that make it compile in seconds, and the side of its images.
 SMALL = {
@@ -53,6 +54,15 @@ def quick_or_slow(names) -> list:
     """The large members repeat what the small ones of their family show: they are traced with the slow tests."""
     slow = [name for name in names if name in PUBLISHED and PUBLISHED[name].parameters > 40e6]
     return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+@pytest.mark.parametrize("name", [*SMALL, "convnextv2_atto", "deit_ti_16_distilled"])
+def test_weight_decay_takes_kernels_and_nothing_else_by_default(name):
+    model = models.create(name, num_classes=7, **({"layer_scale": 0.1} if name.startswith("deit") else {}))
+    image = jax.ShapeDtypeStruct((1, model.native_size, model.native_size, 3), jnp.float32)
+    params = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)["params"]
+    decayed = masks.decayed(params, config.default().no_weight_decay)
+    assert [path for path, is_decayed in tree.paths(decayed) if is_decayed != path.endswith("/kernel")] == []
 
 
 def test_every_model_has_its_published_row_and_every_family_a_small_member():

@@ -27,16 +27,11 @@ SMALL = {  # one of each family, and what makes its shapes small or its names ot
     "convnext_tiny": {"widths": (8, 16, 24, 32)},
     "convnextv2_atto": {},
     "vit_ti_16": {"layer_scale": 0.1},
+    "vit_b_32": {"depth": 1},
     "deit_ti_16_distilled": {},
     "mixer_s_16": {},
 }
-NOT_IN_TORCHVISION = ("convnextv2_atto", "deit_ti_16_distilled")
-KNOWN = [
-    (name, naming)
-    for name in SMALL
-    for naming in names.namings(models.create(name, num_classes=7))
-    if not (name in NOT_IN_TORCHVISION and naming.startswith("torchvision"))
-]
+KNOWN = [(name, naming) for name in SMALL for naming in names.namings(models.create(name, num_classes=7))]
 
 
 def drawn(model):
@@ -60,7 +55,9 @@ def test_out_and_in_again_gives_the_same_bits(name, naming, tmp_path):
     assert not [
         n
         for n in tensors
-        if re.search(r"_\d|/|\{|kernel|\.scale$|downsample_(conv|bn)", n) and "encoder_layer_" not in n and "linear_" not in n
+        if re.search(r"_\d(?!x\d)|/|\{|kernel|\.scale$|downsample_(conv|bn)", n)
+        and "encoder_layer_" not in n
+        and "linear_" not in n
     ]
     safetensors.write(tmp_path / "x.safetensors", tensors)
     got, found = names.from_torch(model, safetensors.read(tmp_path / "x.safetensors"))
@@ -123,57 +120,6 @@ def test_logits_of_torch_from_its_own_state_dict(torch):
     with jax.default_matmul_precision("highest"):
         got = jax.jit(model.apply)(variables, images)
     np.testing.assert_allclose(got, wanted, atol=1e-4)
-
-
-def hub_models(transformers):
-    """(our name, settings, their module), small, and with the shapes of ours."""
-    t = transformers
-    vit = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768, "num_labels": 7}
-    convnext = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32], "num_labels": 7}
-    ours = {"depths": (1, 1, 1, 1), "widths": (8, 16, 24, 32)}
-    resnet = {"depths": [1, 1], "embedding_size": 8, "num_labels": 7}
-    return [
-        ("vit_ti_16", {}, t.ViTForImageClassification(t.ViTConfig(**vit))),
-        ("deit_ti_16_distilled", {}, t.DeiTForImageClassificationWithTeacher(t.DeiTConfig(**vit))),
-        ("convnext_tiny", ours, t.ConvNextForImageClassification(t.ConvNextConfig(**convnext))),
-        ("convnextv2_tiny", ours, t.ConvNextV2ForImageClassification(t.ConvNextV2Config(**convnext))),
-        (
-            "resnet50",
-            {"depths": (1, 1), "width": 8},
-            t.ResNetForImageClassification(t.ResNetConfig(hidden_sizes=[32, 64], layer_type="bottleneck", **resnet)),
-        ),
-        (
-            "resnet18",
-            {"depths": (1, 1), "width": 8},
-            t.ResNetForImageClassification(t.ResNetConfig(hidden_sizes=[8, 16], layer_type="basic", **resnet)),
-        ),
-    ]
-
-
-@pytest.mark.slow
-def test_files_of_transformers_give_its_logits(torch, transformers, tmp_path):
-    rng = np.random.default_rng(0)
-    for name, settings, module in hub_models(transformers):
-        with torch.no_grad():
-            for key, tensor in module.state_dict().items():
-                if tensor.is_floating_point():
-                    scale = 0.2 if tensor.ndim > 1 else 0.5
-                    drawn = (
-                        np.abs(rng.standard_normal(tensor.shape)) + 0.1
-                        if "running_var" in key
-                        else rng.standard_normal(tensor.shape)
-                    )
-                    tensor.copy_(torch.from_numpy(scale * drawn))
-        module.eval().save_pretrained(tmp_path / name)
-        images = rng.standard_normal((2, 224, 224, 3), np.float32)
-        with torch.no_grad():
-            wanted = module(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
-        model = models.create(name, num_classes=7, **settings)
-        variables, naming = names.from_torch(model, safetensors.read(tmp_path / name / "model.safetensors"))
-        assert naming == "transformers", name
-        with jax.default_matmul_precision("highest"):
-            got = jax.jit(model.apply)(variables, images)
-        np.testing.assert_allclose(got, wanted, atol=1e-3 * np.abs(wanted).max(), err_msg=name)
 
 
 def test_both_lists_are_printed():

@@ -1,0 +1,82 @@
+"""WordNet above the 1000 classes: counted facts of the table, and every question against a slow answer on a small graph."""
+
+import functools
+import itertools
+import random
+
+import pytest
+
+from imagenet_jax.data import classes
+from imagenet_jax.data.builders import make_hierarchy
+from imagenet_jax.data.hierarchy import Hierarchy, Synset, imagenet1k, lines_of
+
+DOG, BIRD, VEHICLE, ENTITY = "n02084071", "n01503061", "n04524313", "n00001740"
+TENCH, GOLDFISH, TOILET_TISSUE, CRANE_BIRD, CRANE_MACHINE = "n01440764", "n01443537", "n15075141", "n02012849", "n03126707"
+
+
+def test_the_leaves_are_the_classes_under_one_root_without_cycles():
+    tree = imagenet1k()
+    assert (len(tree.synsets), sum(len(s.parents) for s in tree.synsets.values())) == (1860, 1937)
+    assert sorted(tree.classes_of(ENTITY)) == classes.wnids()
+    assert [w for w, s in tree.synsets.items() if not s.parents] == [ENTITY]
+    assert tree.height(ENTITY) == 18  # a cycle would not end
+
+
+@pytest.mark.parametrize(("category", "count"), [(DOG, 118), (BIRD, 59), (VEHICLE, 67)])
+def test_categories_have_as_many_classes_as_is_known(category, count):
+    assert len(imagenet1k().classes_of(category)) == count
+
+
+def test_two_cranes_are_kept_apart():
+    tree = imagenet1k()
+    assert tree.words(CRANE_BIRD) == tree.words(CRANE_MACHINE) == "crane"
+    assert tree.is_a(CRANE_BIRD, BIRD)
+    assert not tree.is_a(CRANE_MACHINE, BIRD)
+    assert [tree.words(w) for w in tree.path(CRANE_BIRD)] == [
+        "entity", "physical entity", "object", "whole", "living thing", "organism", "animal",
+        "chordate", "vertebrate", "bird", "aquatic bird", "wading bird", "crane",
+    ]  # fmt: skip
+
+
+def test_mistakes_are_as_severe_as_their_nearest_common_kind_is_high():
+    tree = imagenet1k()
+    assert tree.severity(TENCH, TENCH) == 0
+    assert tree.severity(TENCH, GOLDFISH) == 1  # both are cyprinids
+    assert tree.severity(TENCH, TOILET_TISSUE) == tree.severity(TOILET_TISSUE, TENCH) == 17  # physical entity
+
+
+def test_answers_on_a_graph_with_several_ways_are_those_of_all_paths():
+    rng = random.Random(0)
+    parents = {f"n{i}": tuple(f"n{j}" for j in sorted(rng.sample(range(i), min(i, rng.choice((1, 1, 2)))))) for i in range(40)}
+    tree = Hierarchy({wnid: Synset(above, (wnid,)) for wnid, above in parents.items()})
+
+    @functools.cache
+    def paths(wnid):
+        return [(*path, wnid) for above in parents[wnid] for path in paths(above)] if parents[wnid] else [(wnid,)]
+
+    every = [path for wnid in parents for path in paths(wnid)]
+    height = {w: max(len(path) - 1 - path.index(w) for path in every if w in path) for w in parents}
+    for a, b in itertools.product(parents, parents):
+        assert tree.is_a(a, b) == any(b in path for path in paths(a))
+        common = [w for w in parents if tree.is_a(a, w) and tree.is_a(b, w)]
+        assert tree.severity(a, b) == min(height[w] for w in common)
+    leaves = {w for w in parents if height[w] == 0}
+    assert all(tree.classes_of(w) == {leaf for leaf in leaves if tree.is_a(leaf, w)} for w in parents)
+    assert all(tuple(tree.path(w)) in paths(w) for w in parents)
+
+
+def test_wordnets_lines_are_read(tmp_path):
+    (tmp_path / "data.noun").write_text(
+        "  1 This software and database is being provided to you\n"
+        "00001740 03 n 01 entity 0 000 | that which is; | not a separator  \n"
+        "00000010 05 n 02 big_cat 0 cat 1 003 @ 00001740 n 0000 ~ 00000020 n 0000 + 00000030 v 0101 | a | b  \n"
+        "00000020 05 n 01 Leo 0 002 @i 00000010 n 0000 @ 00001740 n 0000 | a lion  \n"
+        "00000030 05 n 0a a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 000 | ten words  \n"
+    )
+    nouns = make_hierarchy.read_nouns(tmp_path / "data.noun")
+    assert nouns["n00000010"] == Synset(("n00001740",), ("big cat", "cat"))
+    assert nouns["n00000020"] == Synset(("n00000010", "n00001740"), ("Leo",))
+    assert nouns["n00000030"].words == tuple("abcdefghij")
+    kept = make_hierarchy.with_ancestors(nouns, ["n00000020"])
+    assert list(kept) == ["n00000010", "n00000020", ENTITY]
+    assert list(lines_of(kept))[1] == "n00000020\tn00000010 n00001740\tLeo\n"
