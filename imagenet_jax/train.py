@@ -61,8 +61,8 @@ def train(
     where = jax.tree.map(lambda x: x.sharding, abstract)
     train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir)
-    code = [run["versions"], run["git_commit"]]
-    distributed.check_same(config=c, stop_after=stop_after, code=code, data=run["dataset"], pixels=run["preprocessing"])
+    code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
+    distributed.check_same(config=c, flags=flags, code=code, data=run["dataset"], pixels=run["preprocessing"])
     print(record.summary(run, peak, mesh), flush=True)
 
     if dry_run:

@@ -1,4 +1,4 @@
-"""Reading collectives from HLO text as CPU and TPU write it: lines of real programs, cut short; test_devices.py reads whole ones."""
+"""Reading collectives from HLO text as CPU and TPU write it: lines of real programs; test_devices.py reads whole ones."""
 
 from imagenet_jax.hlo import Collective, collectives
 
