@@ -108,7 +108,7 @@ def account(compiled: Any, chip: Chip) -> str:
         # A ring sends every byte of an all-reduce twice, of the others once, through half of the links' sum of both directions.
         "communicating": sum((1 + (k == "all-reduce")) * sum(s) for k, s in kinds.items()) / (chip.interconnect / 2 * 1e9),
     }
-    lines.append("at least     " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in busy.items()))
+    lines.append("at peak      " + ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in busy.items()))
     return "\n".join(lines)
 
 

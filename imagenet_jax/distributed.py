@@ -60,6 +60,7 @@ def start(flags: argparse.Namespace) -> None:
         processes.roll_call(place, flags.start_timeout)
         initialize(*place)
     if not runtime.is_main_process():
+        print(f"Process {jax.process_index()} of {jax.process_count()}: process 0 prints and writes for all.", flush=True)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- for the rest of the process
 
 
@@ -133,6 +134,8 @@ class Stop:
         self._known = functools.cache(lambda n: sharding.put_batch(mesh, {"n": np.full(local, n, np.int32)})["n"])
         self._largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
         self._sent: collections.deque[jax.Array] = collections.deque()
+        # Connect all devices while all processes are here: gloo gives up after 30 s, and one may compile for longer than another.
+        jax.block_until_ready(self._largest(self._known(0)))
 
     def __call__(self) -> bool:
         if jax.process_count() > 1 and not self._agreed:

@@ -24,7 +24,7 @@ def collectives(text: str) -> list[Collective]:
     """The collective operations in a compiled program's text (`compiled.as_text()`), in its order.
 
     A TPU writes two of them in its own way: what sums and keeps a part (a reduce-scatter) as an all-reduce in a computation of
-    that name, whose size is here that of the whole; and one that goes on in the background as several of the same channel.
+    that name, whose size is here that of the whole; and one that goes on behind others as several in their fusions, of one channel.
     """
     found: dict[tuple[str, str], Collective] = {}
     inside, entry = "", False
@@ -38,7 +38,7 @@ def collectives(text: str) -> list[Collective]:
                 arrays = arrays[len(arrays) // 2 :]
             if inside.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"
-            channel = _CHANNEL.search(line)
+            channel = _CHANNEL.search(line) if "fus" in inside else None
             found.setdefault((kind, channel[1] if channel else f"line {number}"), Collective(kind, sum(arrays), entry))
     return list(found.values())
 

@@ -64,9 +64,9 @@ def train(
     train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
     init = finetune.describe(origin, train_data.classes)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
-    code = [run["versions"], run["git_commit"]]
+    code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
     same = {"config": c, "weights": init, "data": run["dataset"], "pixels": run["preprocessing"]}
-    distributed.check_same(stop_after=stop_after, code=code, **same)
+    distributed.check_same(flags=flags, code=code, **same)
     print(record.summary(run, peak, mesh), flush=True)
 
     if dry_run:

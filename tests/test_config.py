@@ -86,3 +86,18 @@ def test_values_that_cannot_be(key, value, message):
     c[key] = value
     with pytest.raises(UserError, match=message):
         config.validate(c, devices=2)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "group", "message"),
+    [
+        (3, 0, r"batch_size=64 does not divide into 8 devices, 3 parts each"),
+        (2, 8, r"accumulate=2 leaves parts of 4 images to each of 8 devices, which BN groups of 8 do not fill"),
+        (0, 0, r"accumulate=0 must be greater than 0"),
+    ],
+)
+def test_parts_that_do_not_come_out_even_are_refused(accumulate, group, message):
+    c = config.default()
+    c.batch_size, c.accumulate, c.bn_group = 64, accumulate, group
+    with pytest.raises(UserError, match=message):
+        config.validate(c, devices=8)

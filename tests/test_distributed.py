@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -119,9 +120,10 @@ def test_who_outlives_another_ends_and_names_it(tmp_path, killed):
     group.processes[killed].kill()
     assert group.codes(120)[1 - killed] not in (0, -signal.SIGKILL)
     said = group.said(1 - killed)
-    assert f"Process {1 - killed} of 2 lost another" in said
-    if killed == 1:  # process 0 keeps the list
-        assert "timed out task names:\n1" in said
+    if killed == 1:  # gloo's connection broke off, or a heartbeat was missed
+        assert re.search(r"(timed out task names|\(stopped sending heartbeats\)):\n1\n", said)
+    else:
+        assert "the leader (usually slice 0 task 0)" in said
     assert checkpoint.latest_step(run / "checkpoints") in (10, 15, 20)
 
 

@@ -1,4 +1,4 @@
-"""Reading collectives from HLO text as CPU and TPU write it: lines of real programs, cut short; test_devices.py reads whole ones."""
+"""Reading collectives from HLO text as CPU and TPU write it: lines of real programs; test_devices.py reads whole ones."""
 
 from imagenet_jax.hlo import Collective, collectives
 
@@ -25,6 +25,7 @@ TEXT = """
 
 ENTRY %main.9_spmd (p: f32[16]) -> f32[16] {
   %all-reduce.1 = (f32[16]{0}, /*index=1*/s32[]) all-reduce(%p, %q), channel_id=3, to_apply=%add
+  %all-reduce.2 = s32[] all-reduce(%q), channel_id=3, to_apply=%add
   %get-tuple-element = f32[16]{0} get-tuple-element(%all-reduce.1), index=0
   %all-gather-start = (f32[2,4]{1,0}, f32[16,4]{1,0}) all-gather-start(%p), channel_id=4, dimensions={0}
   %all-gather-done = f32[16,4]{1,0} all-gather-done(%all-gather-start)
@@ -39,6 +40,7 @@ def test_every_operation_is_counted_once_with_its_bytes():
         Collective("all-gather", 3 * 64 * 2, False),
         Collective("reduce-scatter", 4 * 64 * 4, False),
         Collective("all-reduce", 16 * 4 + 4, True),
+        Collective("all-reduce", 4, True),  # a CPU gives one channel to many
         Collective("all-gather", 16 * 4 * 4, True),
         Collective("collective-permute", 6, True),
     ]
