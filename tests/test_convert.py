@@ -144,6 +144,18 @@ def test_folders_that_lie_are_refused(source, tmp_path, mesh):
         infer.load(tmp_path / "w", mesh)
 
 
+def test_transformers_mobilenet_is_another_function(tmp_path):
+    """It pads as TensorFlow does: read as torchvision's, its weights would lose points without a word."""
+    model = models.create("mobilenet_v2", num_classes=1000)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), names.variables_like(model))
+    safetensors.write(tmp_path / "x.safetensors", names.to_torch(model, variables, "transformers"))
+    flags = ["--model=mobilenet_v2", f"--weights={tmp_path / 'x.safetensors'}", f"--out={tmp_path / 'w'}"]
+    with pytest.raises(UserError, match=r"""another function. Give --settings='{"same_padding": true, "bn_epsilon": 0.001}'"""):
+        convert.main(flags)
+    assert convert.main([*flags, '--settings={"same_padding": true, "bn_epsilon": 0.001}']) == 0
+    assert weights.load(tmp_path / "w").model.same_padding
+
+
 def test_defaults_are_those_of_the_sources():
     def of(name, naming):
         return defaults.preprocessing(name, models.create(name, num_classes=7), naming)

@@ -19,6 +19,7 @@ from imagenet_jax.errors import UserError
 
 OPSET, IR_VERSION = 18, 8  # of ONNX 1.13, 2022: every runtime in use reads them
 _ONE = np.asarray(1, np.float32)
+_CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")  # of a jaxpr, once
 MAX_BYTES = (1 << 31) - (1 << 20)  # protobuf's limit for a file, less room for the graph
 
 
@@ -84,19 +85,21 @@ class _Graph:
 
     def _results(self, equation: Any, inputs: list[_Value]) -> list[_Value]:
         name, params = equation.primitive.name, equation.params
-        inner = params.get("jaxpr", params.get("call_jaxpr"))
-        if inner is not None:  # jit, custom_jvp_call, remat
+        if name in _CALLS:
+            inner = params.get("jaxpr", params.get("call_jaxpr"))
             consts = [np.asarray(c) for c in getattr(inner, "consts", ())]
             return self.run(getattr(inner, "jaxpr", inner), consts, inputs)
+        shapes = [v.aval.shape for v in equation.outvars]
+        if all(isinstance(x, np.ndarray) for x in inputs) and all(isinstance(d, int) for shape in shapes for d in shape):
+            found = equation.primitive.bind(*map(jnp.asarray, inputs), **params)
+            return [np.asarray(x) for x in (found if equation.primitive.multiple_results else [found])]
+        if name not in (*_ELEMENTWISE, *_OPERATIONS, "broadcast_in_dim"):
+            raise UserError(f"The model uses {name}, for which there is no translation to ONNX here.")
         (out,) = [v.aval for v in equation.outvars]
-        if all(isinstance(x, np.ndarray) for x in inputs) and all(isinstance(d, int) for d in out.shape):
-            return [np.asarray(equation.primitive.bind(*map(jnp.asarray, inputs), **params))]
         if name == "broadcast_in_dim":
             return [self._put_off(inputs[0], out.shape, params["broadcast_dimensions"])]
         if name in _ELEMENTWISE:
             return [_Tensor(_ELEMENTWISE[name](self, inputs, params), _joined([x.shape for x in inputs], len(out.shape)))]
-        if name not in _OPERATIONS:
-            raise UserError(f"The model uses {name}, for which there is no translation to ONNX here.")
         whole = [self.full(x, atom.aval.shape) for x, atom in zip(inputs, equation.invars, strict=True)]
         return [_Tensor(_OPERATIONS[name](self, whole, params, out), out.shape)]
 

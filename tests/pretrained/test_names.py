@@ -149,6 +149,25 @@ def test_half_precision_widens_exactly_and_integers_are_refused():
         names.from_torch(model, tensors | {"fc.bias": np.zeros(7, np.int32)})
 
 
+@pytest.mark.parametrize(
+    ("name", "libraries"),
+    [
+        ("resnet50", ["torchvision", "timm", "transformers"]),
+        ("resnet50d", ["timm"]),
+        ("mobilenet_v3_large", ["torchvision"]),
+        ("efficientnet_lite0", ["timm", "efficientnet_pytorch"]),
+        ("convnextv2_atto", ["timm", "transformers", "facebookresearch"]),
+        ("vit_s_16", ["timm", "transformers"]),
+        ("resnet20", []),
+    ],
+)
+def test_only_who_has_the_model_is_named(name, libraries):
+    model = models.create(name, num_classes=7)
+    assert names.libraries(model) == libraries
+    with pytest.raises(UserError, match="No naming"):
+        names.to_torch(model, {}, "torchvision_0.11")
+
+
 def test_an_unknown_naming():
     model = models.create("resnet18", num_classes=7)
     with pytest.raises(UserError, match="Did you mean 'timm'"):

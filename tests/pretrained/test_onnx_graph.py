@@ -86,6 +86,8 @@ def test_a_model_that_computes_in_halves_goes_out_in_float32(onnxruntime):
 def test_what_has_no_translation_is_refused_by_name():
     with pytest.raises(UserError, match="The model uses sort"):
         onnx_graph.convert(lambda x: jnp.sort(x.astype("float32"), 1), open_images())
+    with pytest.raises(UserError, match="The model uses scan"):  # its body is no call, which runs once
+        onnx_graph.convert(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y * 2, x.astype("float32")), open_images())
     with pytest.raises(UserError, match="gathers"):
         onnx_graph.convert(lambda x: x[:, np.asarray([0, 2])].astype("float32"), open_images())
 

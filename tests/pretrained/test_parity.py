@@ -81,9 +81,9 @@ def rows():
 
 HEADER = """# Held against other implementations
 
-Logits of two random images in float32 on the CPU, from the reference's own state dict or file: random weights, BatchNorm's statistics those
-of random images, moved. Every difference must be at most 1e-4. Written by `tests/pretrained/test_parity.py`; "small" says that
-fewer and narrower layers were taken.
+Logits of two random images in float32 on the CPU, from the reference's own state dict or file: random weights, BatchNorm's
+statistics those of random images, moved. Every difference must be at most 1e-4. Written by `tests/pretrained/test_parity.py`;
+"small" says that fewer and narrower layers were taken.
 
 """
 
