@@ -20,7 +20,7 @@ from imagenet_jax.errors import UserError, unknown
 
 # What a rerun may change without changing any result; every other difference from the frozen config is refused.
 FREE_ON_RESUME = (
-    "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints",
+    "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "max_skipped", "stall_seconds",
     "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
 
@@ -101,8 +101,11 @@ def default() -> Config:
 
     # What the run writes, and when.
     c.log_interval = 100
-    c.checkpoint_interval = 1000
-    c.keep_checkpoints = 3
+    c.checkpoint_interval = 1000  # what is evaluated is saved too
+    c.keep_checkpoints = 3  # the newest; beside them stay the best by top-1 of those that were evaluated,
+    c.keep_every = 0  # and those at multiples of this step; 0: none
+    c.max_skipped = 0  # steps in a row whose loss or gradient may be non-finite; they change nothing, and one more ends the run
+    c.stall_seconds = 600.0  # all stacks are printed when no step and no evaluation batch ends for so long; 0: never
     c.eval_interval_epochs = 1.0  # 0: only at the end
     return c
 
@@ -201,6 +204,7 @@ def validate(c: Config, *, devices: int) -> None:
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
     off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
+    off += ("keep_every", "max_skipped", "stall_seconds")
     for key in (*off, "mixup_alpha", "cutmix_alpha"):
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")

@@ -5,7 +5,7 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -77,15 +77,20 @@ def train(
     )  # fmt: skip
 
     # ---- start: restore, else fresh
-    record.freeze(workdir, run)
-    with Checkpoints(workdir, c["keep_checkpoints"]) as checkpoints, runtime.StopSignal() as signals:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(runtime.locked(workdir))
+        record.freeze(workdir, run)
+        checkpoints = stack.enter_context(Checkpoints(workdir, c["keep_checkpoints"], c["keep_every"]))
+        signals = stack.enter_context(runtime.StopSignal())
+        watchdog = stack.enter_context(runtime.Watchdog(c["stall_seconds"]))
         start = checkpoints.latest() or 0
         if start == plan.total and finished(workdir, run, start):
             print(f"{workdir} is finished: step {start:,} of {plan.total:,}. Report: {workdir / 'report.html'}")
             return cli.FINISHED
         if start:
+            state = checkpoints.restore_newest(abstract)
+            start = int(state.step)
             print(f"Resuming {workdir} at step {start:,}.", flush=True)
-            state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 init = jax.jit(build.state_init(model, c), out_shardings=place)
@@ -99,23 +104,28 @@ def train(
             repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
         )  # fmt: skip
         keep = ("image", "label")
+
+        def stopping() -> bool:
+            watchdog.beat()
+            return signals.received is not None
+
         with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:
             watched = log_substitutes(journal, console, train_data, host, start)
             batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
-            evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, signals)
+            evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, stopping)
             hooks = loop.Hooks(
                 log=functools.partial(log_window, journal, console, plan),
                 save=checkpoints.save,
                 evaluate=evaluate,
                 tick=console.tick,
-                stopping=lambda: signals.received is not None,
+                stopping=stopping,
             )
             if start in plan.eval_steps:  # a stop may have cut this evaluation off
                 evaluate(start, state)
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 state = loop.fit(
                     state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
-                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps, max_skipped=c["max_skipped"],
                 )  # fmt: skip
             checkpoints.save(state)
             checkpoints.wait()
@@ -158,6 +168,8 @@ def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
 
 def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
     """Print and record what the loop saw since the last log line."""
+    if window.skipped:
+        console.say(f"Loss or gradient not finite at step {', '.join(map(str, window.skipped))}: left out, as max_skipped allows.")
     left = datetime.timedelta(seconds=round((plan.total - window.step) * window.seconds_a_step))
     console.say(
         f"step {window.step:>{len(str(plan.total))}}/{plan.total}  epoch {plan.epoch(window.step):6.2f}  loss {window.loss:.4f}  "
@@ -174,6 +186,7 @@ def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window:
             "learning_rate": window.learning_rate,
             "images_per_second": window.images_per_second,
             "data_wait": window.data_wait,
+            "skipped": len(window.skipped),
             "time": time.time(),
         }
     )
@@ -198,13 +211,13 @@ def log_evaluation(
     console: logs.Console,
     plan: Plan,
     evaluator: evaluation.Evaluator,
-    signals: runtime.StopSignal,
+    stopping: Callable[[], bool],
     step: int,
     state: Any,
 ) -> dict[str, evaluation.Counts] | None:
-    """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
+    """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
-        counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
+        counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
