@@ -88,7 +88,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: tensorstore's, for a full disk among others
-            raise RunError(f"Saving a checkpoint to {self.directory} failed: {error}") from error
+            raise RunError(f"Saving a checkpoint to {self.directory} failed: {_brief(error)}") from error
 
     def restore_newest(self, like: TrainState) -> TrainState:
         """The newest state that is as it was saved, with the shapes, dtypes and shardings of `like`.
@@ -158,7 +158,7 @@ def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
     except jax.errors.JaxRuntimeError:  # out of memory, say
         raise
     except Exception as error:  # orbax and tensorstore have no common one for files that are cut short or gone
-        raise RunError(f"{folder} is damaged: {str(error).strip().splitlines()[0][:200]}.") from error
+        raise RunError(f"{folder} is damaged: {_brief(error)}.") from error
     _, digests = _examine(state)
     changed = [k for (k, _), digest in zip(tree.paths(state), digests, strict=True) if stored["digests"].get(k) != digest]
     if changed:
@@ -178,6 +178,11 @@ def _examine(state: Any) -> tuple[list[bool], list[int]]:
 @jax.jit
 def _look(leaf: jax.Array) -> jax.Array:
     return jnp.stack([jnp.all(jnp.isfinite(leaf)).astype(jnp.uint32), _digest(leaf)])
+
+
+def _brief(error: Exception) -> str:
+    """What went wrong, without tensorstore's pages of where in its source."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(" [source")[0][:300]
 
 
 def _digest(leaf: jax.Array) -> jax.Array:
