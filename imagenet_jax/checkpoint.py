@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -181,8 +182,10 @@ def _look(leaf: jax.Array) -> jax.Array:
 
 
 def _brief(error: Exception) -> str:
-    """What went wrong, without tensorstore's pages of where in its source."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(" [source")[0][:300]
+    """What went wrong: the operating system's word where there is one, which tensorstore puts amid pages of where in its source."""
+    said = str(error).strip() or type(error).__name__
+    system = re.search(r"\[OS error[^\]]*\]", said)
+    return system[0] if system else said.splitlines()[0].partition(" [source")[0][:300]
 
 
 def _digest(leaf: jax.Array) -> jax.Array:

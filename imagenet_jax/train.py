@@ -104,11 +104,7 @@ def train(
             repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
         )  # fmt: skip
         keep = ("image", "label")
-
-        def stopping() -> bool:
-            watchdog.beat()
-            return signals.received is not None
-
+        stopping = functools.partial(stop_asked, watchdog, signals)
         with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:
             watched = log_substitutes(journal, console, train_data, host, start)
             batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
@@ -157,6 +153,12 @@ def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
     splits = (c["train_split"], c["eval_split"])
     opened = tuple(sources.open_source(data_dir, c["dataset"], split, check_crc=crc) for split in splits)
     return cached(*opened, processes=max(1, c["data"]["processes"])) if c["data"]["cache"] else opened
+
+
+def stop_asked(watchdog: runtime.Watchdog, signals: runtime.StopSignal) -> bool:
+    """Whether a signal came. Asked after every step and every evaluation batch, which the watchdog waits for."""
+    watchdog.beat()
+    return signals.received is not None
 
 
 def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:

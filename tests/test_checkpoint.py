@@ -118,7 +118,6 @@ def saved(tmp_path_factory):
     return folder
 
 
-@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax leaves coroutines when it fails
 @pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
 def test_whatever_happens_to_any_file_of_a_step_no_wrong_number_comes_back(saved, tmp_path, how, capsys):
@@ -148,7 +147,6 @@ def test_whatever_happens_to_any_file_of_a_step_no_wrong_number_comes_back(saved
     assert any("manifest" in f.parts for f in fell_back)
 
 
-@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_when_all_steps_are_damaged_nothing_is_renamed_and_all_are_named(saved, tmp_path):
     shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")

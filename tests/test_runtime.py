@@ -10,8 +10,6 @@ import pytest
 from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 
-pytestmark = pytest.mark.faults
-
 
 def test_a_workdir_is_held_once_and_let_go(tmp_path):
     with runtime.locked(tmp_path / "run"):
