@@ -11,6 +11,7 @@ in the last one.
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import re
 import time
@@ -184,8 +185,8 @@ def _look(leaf: jax.Array) -> jax.Array:
 def _brief(error: Exception) -> str:
     """What went wrong: the operating system's word where there is one, which tensorstore puts amid pages of where in its source."""
     said = str(error).strip() or type(error).__name__
-    system = re.search(r"\[OS error[^\]]*\]", said)
-    return system[0] if system else said.splitlines()[0].partition(" [source")[0][:300]
+    system = re.search(r"os_error_code='(\d+)'", said)
+    return os.strerror(int(system[1])) if system else said.splitlines()[0].partition(" [source")[0][:300]
 
 
 def _digest(leaf: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ Runs are forked from a process that has imported everything, which saves them th
 all faults with their tests, here and elsewhere; `make faults` runs them.
 """
 
+import errno
 import json
 import logging
 import os
@@ -226,7 +227,7 @@ def test_killed_at_random_moments_a_run_goes_on_and_ends_as_uninterrupted(start,
     assert run.code() == 0, run.said()
     assert before == 0 or f"Resuming {workdir} at step {before:,}." in run.said() or "is finished" in run.said()
     assert_same_end(workdir, whole)
-    assert [d.name for d in (workdir / "checkpoints").iterdir() if not d.name.isdigit()] == []
+    assert list((workdir / "checkpoints").glob("*tmp*")) == []  # of a step whose deletion was cut off, "N.unreadable-T" may be left
     print(f"{KILLS} kills, {resumed} of them in a run that had resumed, {finished} after its end")
 
 
@@ -239,8 +240,7 @@ def test_a_full_disk_ends_the_run_within_a_save_interval_and_leaves_the_good_ste
         run = start(workdir, "--config.keep_checkpoints=1", *flags, largest=100_000)
         assert run.code() == 1, run.said()
         message = next(line for line in run.said().splitlines() if line.startswith("error: "))
-        assert message.startswith(f"error: Saving a checkpoint to {workdir / 'checkpoints'} failed: ")
-        assert "EFBIG" in message
+        assert message == f"error: Saving a checkpoint to {workdir / 'checkpoints'} failed: {os.strerror(errno.EFBIG)}"
         assert checkpoint.steps(workdir / "checkpoints") == [5]
         assert max(run.records("train"), default=0) <= 15
     again = start(workdir)

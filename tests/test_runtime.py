@@ -1,5 +1,6 @@
 """The lock of a workdir and the watchdog."""
 
+import errno
 import json
 import os
 import subprocess
@@ -32,10 +33,9 @@ def test_what_a_dead_process_left_is_taken_over(tmp_path, capsys, left):
 
 def test_a_file_system_without_locks_is_used_without_and_that_is_said(tmp_path, monkeypatch, capsys):
     def none(*_):
-        raise OSError(95, os.strerror(95))  # EOPNOTSUPP
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(runtime.fcntl, "flock", none)
-    monkeypatch.setattr(runtime.errno, "EOPNOTSUPP", 95)
     with runtime.locked(tmp_path):
         pass
     assert "without locks: see that no other run uses it" in capsys.readouterr().err
