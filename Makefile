@@ -2,13 +2,17 @@
 PYTHON ?= python3
 RUNS ?= runs
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test faults lint clean
 
 quickstart: .venv/quickstart
 	.venv/bin/python -m imagenet_jax.main --config=configs/quickstart.py --workdir=$(RUNS)/quickstart
 
 test: .venv/test
 	.venv/bin/python -m pytest -n auto --dist=loadfile
+
+# Everything that docs/faults.md lists, slow or not.
+faults: .venv/test
+	IMAGENET_JAX_KILLS=50 .venv/bin/python -m pytest -m faults -n auto --dist=loadfile --durations=10
 
 lint: .venv/lint
 	.venv/bin/ruff check .

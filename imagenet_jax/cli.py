@@ -4,6 +4,7 @@ A command is a function `command(argv) -> int | None` in an entry module that en
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ USER_MISTAKE = 2  # argparse uses the same code
 PARTLY = 3  # finished, with part of the input left out
 INTERRUPTED = 130  # SIGINT (128 + 2), after saving where there is something to save
 TERMINATED = 143  # SIGTERM (128 + 15), likewise
+REQUEUED = 138  # SIGUSR1 (128 + 10 on Linux), which SLURM sends before a job's end, likewise
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # wherever it is met, it is the disk's fault, not ours
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -45,6 +48,10 @@ def run(command: Callable[[list[str]], int | None]) -> None:
         code = _say("Interrupted.", INTERRUPTED)
     except BrokenPipeError:  # `| head`: the reader went away before the end
         code = FAILED
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        code = _say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}. Make room, and run it again.", FAILED)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -24,7 +24,7 @@ from imagenet_jax.errors import UserError, unknown
 # other difference from the frozen config is refused.
 FREE_ON_RESUME = (
     "mesh.fsdp", "accumulate",
-    "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints",
+    "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "max_skipped", "stall_seconds",
     "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
 
@@ -123,8 +123,11 @@ def default() -> Config:
 
     # What the run writes, and when.
     c.log_interval = 100
-    c.checkpoint_interval = 1000
-    c.keep_checkpoints = 3
+    c.checkpoint_interval = 1000  # what is evaluated is saved too
+    c.keep_checkpoints = 3  # the newest; beside them stay the best by top-1 of those that were evaluated,
+    c.keep_every = 0  # and those at multiples of this step; 0: none
+    c.max_skipped = 0  # steps in a row whose loss or gradient may be non-finite; they change nothing, and one more ends the run
+    c.stall_seconds = 600.0  # all stacks are printed when no step and no evaluation batch ends for so long; 0: never
     c.eval_interval_epochs = 1.0  # 0: only at the end
     return c
 
@@ -230,19 +233,10 @@ def validate(c: Config, *, devices: int) -> None:
     for key, value in c.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
-    _positive(
-        c,
-        "image_size",
-        "batch_size",
-        "log_interval",
-        "checkpoint_interval",
-        "keep_checkpoints",
-        "lr_batch",
-        "repeats",
-        "accumulate",
-    )
-    _positive(c, "epochs", "learning_rate", "crop_ratio")
+    _positive(c, "image_size", "batch_size", "accumulate", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
+    _positive(c, "repeats", "epochs", "learning_rate", "crop_ratio")
     off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
+    off += ("keep_every", "max_skipped", "stall_seconds")
     for key in (*off, "mixup_alpha", "cutmix_alpha"):
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")

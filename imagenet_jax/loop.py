@@ -24,6 +24,7 @@ IN_FLIGHT = 2  # steps dispatched and not finished
 class Window:
     """What happened since the last log line, on the host. `top1` is a share of the images, `data_wait` one of the time.
 
+    `skipped` are the steps that were not finite; they count neither in loss nor in top1.
     Speeds leave out compilation, evaluation and saving; a window that was nothing else has speed 0.
     """
 
@@ -34,6 +35,7 @@ class Window:
     images_per_second: float
     data_wait: float
     seconds_a_step: float
+    skipped: tuple[int, ...]
 
 
 @dataclasses.dataclass
@@ -44,7 +46,7 @@ class Hooks:
     save: Callable[[TrainState], None]
     evaluate: Callable[[int, TrainState], Any]
     tick: Callable[[], None]  # after every step: a progress bar
-    stopping: Callable[[], bool]  # asked before every step: leave the loop
+    stopping: Callable[[], bool]  # asked before every step, and after every batch of an evaluation: leave the loop
 
 
 def fit(
@@ -58,13 +60,15 @@ def fit(
     log_interval: int,
     save_interval: int,
     eval_steps: frozenset[int],
+    max_skipped: int = 0,
 ) -> TrainState:
     """Take steps start .. stop - 1 (fewer when `hooks.stopping` says so) and return the state after the last one.
 
-    Raises RunError when a step's loss or gradient was not finite, at the next log line at the latest and before anything is
-    saved. Saving the state that comes back is up to the caller.
+    What was evaluated is saved too, so that the best can be kept. Raises RunError when more than `max_skipped` steps in a row were
+    not finite, at the next log line at the latest and before anything is saved. Saving the state that comes back is up to the
+    caller.
     """
-    window = _Accumulator()
+    window = _Accumulator(max_skipped)
     done = start
     for step in range(start, stop):
         if hooks.stopping():
@@ -81,25 +85,25 @@ def fit(
             window.forget_time()
         logging, saving, evaluating = done % log_interval == 0, done % save_interval == 0, done in eval_steps
         if logging or saving or evaluating:
-            logged = window.close(done)  # raises before anything is saved
-            if logging:
-                hooks.log(logged)
-                window = _Accumulator()
+            seen = window.close(done)  # raises before anything is saved
+            if logging and seen:
+                hooks.log(seen)
+                window = _Accumulator(max_skipped, window.streak)
         if evaluating:
             hooks.evaluate(done, state)
-        if saving:
-            hooks.save(state)
         if evaluating or saving:
+            hooks.save(state)
             window.restart_clock()
-    if window:
-        hooks.log(window.close(done))
+    if window and (seen := window.close(done)):
+        hooks.log(seen)
     return state
 
 
 class _Accumulator:
     """The sums of the steps since the last log line, on the device until `close` fetches them at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_skipped: int, streak: int = 0) -> None:
+        self._max_skipped, self._streak_before, self.streak = max_skipped, streak, streak
         self._sums: list[Any] = []
         self._untimed = 0  # steps at the beginning whose time does not count
         self._seconds = self._waited = 0.0
@@ -132,31 +136,44 @@ class _Accumulator:
         self._seconds += now - self._clock
         self._clock = now
 
-    def close(self, step: int) -> Window:
+    def close(self, step: int) -> Window | None:
+        """The window up to `step`; None where no step of it was finite, so that there are no numbers yet."""
         sums = jax.device_get(self._sums)
         now = time.perf_counter()
         self._seconds += now - self._clock
         self._clock = now
-        first = step - len(sums)
-        skipped = [first + i for i, s in enumerate(sums) if s["nonfinite"]]
-        if skipped:
-            raise RunError(
-                f"Loss or gradient not finite at step{'s' if len(skipped) > 1 else ''} {', '.join(map(str, skipped[:10]))}. "
-                "The state was left as it was before, and nothing is saved. In a new --workdir, lower the learning rate, lengthen "
-                "the warm-up, or set clip_norm."
-            )
-        images = sum(int(s["images"]) for s in sums)
+        self._check(sums, step)
+        finite = [s for s in sums if not s["nonfinite"]]
+        if not finite:
+            return None
+        images = sum(int(s["images"]) for s in finite)
         timed = sums[self._untimed :]
         seconds = max(self._seconds, 1e-9)
         return Window(
             step=step,
-            loss=math.fsum(float(s["loss"]) for s in sums) / images,
-            top1=sum(int(s["top1"]) for s in sums) / images,
+            loss=math.fsum(float(s["loss"]) for s in finite) / images,
+            top1=sum(int(s["top1"]) for s in finite) / images,
             learning_rate=float(sums[-1]["learning_rate"]),
             images_per_second=sum(int(s["images"]) for s in timed) / seconds,
             data_wait=min(1.0, self._waited / seconds),
             seconds_a_step=seconds / len(timed) if timed else 0.0,
+            skipped=tuple(step - len(sums) + i for i, s in enumerate(sums) if s["nonfinite"]),
         )
+
+    def _check(self, sums: list[Any], step: int) -> None:
+        """Count the steps in a row that were not finite; `streak` are those at the end."""
+        streak = longest = self._streak_before
+        for s in sums:
+            streak = streak + 1 if s["nonfinite"] else 0
+            longest = max(longest, streak)
+        self.streak = streak
+        if longest > self._max_skipped:
+            bad = [str(step - len(sums) + i) for i, s in enumerate(sums) if s["nonfinite"]]
+            raise RunError(
+                f"Loss or gradient not finite at step{'s' if len(bad) > 1 else ''} {', '.join(bad[:10])}. "
+                "The state was left as it was before, and nothing is saved. In a new --workdir, lower the learning rate, lengthen "
+                "the warm-up, or set clip_norm; --config.max_skipped=K lets up to K such steps in a row pass."
+            )
 
 
 def ahead(batches: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Generator[Any]:

@@ -10,7 +10,7 @@ DESCRIPTION = """Train an image classifier. Running the same command again goes 
 
 Any key of the config can be set: --config.batch_size=512 --config.model.name=resnet18
 --dry_run prints all of them. Exit codes: 0 finished, 1 the run failed, 2 the user's mistake,
-130 SIGINT and 143 SIGTERM, both after saving.
+and 128 + its number where a signal stopped it, after saving: 130 SIGINT, 143 SIGTERM, 138 SIGUSR1.
 
 Several hosts: start it on each of them, with the same flags; a signal to one of them stops all."""
 

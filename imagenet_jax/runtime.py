@@ -1,17 +1,28 @@
-"""What surrounds the program: the compilation cache, signals that ask it to stop, versions, and who it is among processes."""
+"""What surrounds the program: compilation cache, signals that ask it to stop, the workdir's lock, the watchdog, versions, and who
+it is among processes."""
 
+import contextlib
+import errno
+import faulthandler
+import fcntl
+import json
+import math
 import os
 import pathlib
 import platform
 import signal
+import socket
 import subprocess
 import sys
+import time
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 import imagenet_jax
+from imagenet_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "array_record", "tensorflow-datasets")
 
@@ -34,8 +45,9 @@ def setup() -> None:
 
 
 class StopSignal:
-    """Remembers SIGINT or SIGTERM, so that the loop can save before the process leaves. A second signal changes nothing.
+    """Remembers SIGINT, SIGTERM or SIGUSR1 (SLURM's --signal), so that the loop can save before the process leaves.
 
+    A second signal changes nothing. One that comes while XLA compiles is heard as soon as that returns.
     Use as a context manager in the main thread; the former handlers come back at the end.
     """
 
@@ -44,7 +56,7 @@ class StopSignal:
         self._former: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._former[number] = signal.signal(number, self._remember)
         return self
 
@@ -56,6 +68,85 @@ class StopSignal:
         if self.received is None:
             self.received = signal.Signals(number)
             print(f"\n{self.received.name}: saving, then stopping.", file=sys.stderr, flush=True)
+
+
+class Watchdog:
+    """Prints the stacks of all threads on stderr when `beat` is not called for `seconds` (0: never). The run is left alone.
+
+    Python's faulthandler does it from a thread of its own that needs no lock, so it speaks whatever hangs.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds, self._last = seconds, -math.inf
+
+    def __enter__(self) -> "Watchdog":
+        self.beat()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+    def beat(self) -> None:
+        """Something was finished. Starts a thread, 50 us, so at most ten times in `seconds`."""
+        now = time.monotonic()
+        if self._seconds > 0 and now - self._last > self._seconds / 10:
+            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=2)
+            self._last = now
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Hold `workdir` (made if it is absent) for this process. Raises UserError, naming the holder, where another one does.
+
+    The lock is flock's, on workdir/.lock: the kernel lets go of it when its process dies, however that happens. NFS since version 4
+    and Lustre mounted with `flock` pass it on to other hosts; a file system that has no locks is used without, which is said.
+    """
+    path = workdir / ".lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = _lock(path)
+    except BlockingIOError:
+        raise UserError(f"{workdir} is in use by {_holder(path)}. Wait for it, stop it, or use another --workdir.") from None
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            print(f"{workdir} is on a file system without locks: see that no other run uses it.", file=sys.stderr, flush=True)
+            yield
+            return
+        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}.") from None
+    with file:
+        if file.read():
+            print(f"{workdir} was held by {_holder(path)}, which died. Its lock is taken over.", flush=True)
+        file.seek(0)
+        file.truncate()
+        json.dump({"process": os.getpid(), "host": socket.gethostname()}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # before it is let go
+
+
+def _lock(path: pathlib.Path) -> Any:
+    """The open and locked file. Raises BlockingIOError where another holds it."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.seek(0)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its former holder removed it between our two calls: there is another file by now, or none
+
+
+def _holder(path: pathlib.Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return f"process {int(holder['process'])} on {holder['host']!r}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def is_main_process() -> bool:

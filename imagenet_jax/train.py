@@ -6,7 +6,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -78,17 +78,22 @@ def train(
     )  # fmt: skip
 
     # ---- start: restore, else fresh
-    distributed.main_first(lambda: record.freeze(workdir, run))
-    distributed.check_shared(workdir)
-    with Checkpoints(workdir, c["keep_checkpoints"]) as checkpoints, runtime.StopSignal() as signals:
-        stopping = distributed.Stop(signals, mesh)
+    with contextlib.ExitStack() as stack:
+        distributed.main_first(lambda: stack.enter_context(runtime.locked(workdir)))
+        distributed.main_first(lambda: record.freeze(workdir, run))
+        distributed.check_shared(workdir)
+        checkpoints = stack.enter_context(Checkpoints(workdir, c["keep_checkpoints"], c["keep_every"]))
+        signals = stack.enter_context(runtime.StopSignal())
+        watchdog = stack.enter_context(runtime.Watchdog(c["stall_seconds"]))
+        agreed = distributed.Stop(signals, mesh)
         start = distributed.from_main(checkpoints.latest() or 0)
         if start == plan.total and distributed.from_main(finished(workdir, run, start)):
             print(f"{workdir} is finished: step {start:,} of {plan.total:,}. Report: {workdir / 'report.html'}")
             return cli.FINISHED
         if start:
+            state = checkpoints.restore_newest(abstract)
+            start = int(state.step)
             print(f"Resuming {workdir} at step {start:,}.", flush=True)
-            state = checkpoints.restore(start, abstract)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 make, given = finetune.start(origin, init, model, c, abstract)
@@ -102,6 +107,7 @@ def train(
             repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
         )  # fmt: skip
         keep = ("image", "label")
+        stopping = functools.partial(stop_asked, watchdog, agreed)
         silent = not runtime.is_main_process()
         with logs.Journal(workdir, start, silent=silent) as journal, logs.Console(start, stop, plan.total) as console:
             watched = log_substitutes(journal, console, train_data, host, start)
@@ -119,7 +125,7 @@ def train(
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 state = loop.fit(
                     state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
-                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps, max_skipped=c["max_skipped"],
                 )  # fmt: skip
             checkpoints.save(state)
             checkpoints.wait()
@@ -130,9 +136,9 @@ def train(
             if done == plan.total and (counts := evaluate(done, state)):
                 evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
                 evaluated = True
-        if stopping.signal is not None and not evaluated:
-            print(f"Stopped by {stopping.signal.name} at step {done:,}, saved. The same command goes on from there.")
-            return 128 + stopping.signal
+        if agreed.signal is not None and not evaluated:
+            print(f"Stopped by {agreed.signal.name} at step {done:,}, saved. The same command goes on from there.")
+            return 128 + agreed.signal
     if done < plan.total:
         print(f"Stopped at step {done:,} of {plan.total:,} as --stop_after says, saved.")
     else:
@@ -173,6 +179,12 @@ def prepare_digits(data_dir: pathlib.Path) -> None:
         prepare.prepare_digits(data_dir)
 
 
+def stop_asked(watchdog: runtime.Watchdog, stop: distributed.Stop) -> bool:
+    """Whether a signal came. Asked after every step and every evaluation batch, which the watchdog waits for."""
+    watchdog.beat()
+    return stop()
+
+
 def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
     """Whether the final evaluation and the report of `step` are written."""
     data = run["dataset"]
@@ -182,6 +194,8 @@ def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
 
 def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
     """Print and record what the loop saw since the last log line."""
+    if window.skipped:
+        console.say(f"Loss or gradient not finite at step {', '.join(map(str, window.skipped))}: left out, as max_skipped allows.")
     left = datetime.timedelta(seconds=round((plan.total - window.step) * window.seconds_a_step))
     console.say(
         f"step {window.step:>{len(str(plan.total))}}/{plan.total}  epoch {plan.epoch(window.step):6.2f}  loss {window.loss:.4f}  "
@@ -198,6 +212,7 @@ def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window:
             "learning_rate": window.learning_rate,
             "images_per_second": window.images_per_second,
             "data_wait": window.data_wait,
+            "skipped": len(window.skipped),
             "time": time.time(),
         }
     )
@@ -225,11 +240,11 @@ def log_evaluation(
     console: logs.Console,
     plan: Plan,
     evaluator: evaluation.Evaluator,
-    stopping: distributed.Stop,
+    stopping: Callable[[], bool],
     step: int,
     state: Any,
 ) -> dict[str, evaluation.Counts] | None:
-    """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
+    """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
         counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
     for name, result in (counts or {}).items():

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import sys
 
 # Before jax is imported anywhere: the number of devices is read once.
@@ -19,6 +20,16 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that docs/faults.md names as `faults`."""
+    table = (pathlib.Path(__file__).parents[1] / "docs" / "faults.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", table))
+    for item in items:
+        if getattr(item, "originalname", item.name) in named:
+            item.add_marker(pytest.mark.faults)
 
 
 def _absent(reason: str) -> None:

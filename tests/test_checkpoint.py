@@ -1,6 +1,8 @@
 """Checkpoints: every bit comes back, a background save is not disturbed, and what is no checkpoint is not taken for one."""
 
 import json
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ def test_save_and_restore_give_back_every_leaf(tmp_path):
         c.save(state(7))
         c.wait()
         assert c.latest() == 7
-        assert same(c.restore(7, state(0)), state(7))
+        assert same(c.restore_newest(state(0)), state(7))
     assert same(checkpoint.restore(tmp_path / "checkpoints", 7, state(0)), state(7))
 
 
@@ -45,7 +47,7 @@ def test_the_directory_of_a_step(tmp_path):
     folder = tmp_path / "checkpoints" / "00000007"
     assert (folder / "state").is_dir()
     manifest = json.loads((folder / "manifest" / "metadata").read_text())
-    assert (manifest["format"], manifest["step"]) == (1, 7)
+    assert (manifest["format"], manifest["step"]) == (2, 7)
     assert manifest["leaves"]["params/a/kernel"] == [[4, 3], "float32"]
 
 
@@ -55,6 +57,108 @@ def test_the_newest_are_kept(tmp_path):
             c.save(state(step))
         c.wait()
         assert sorted(d.name for d in c.directory.iterdir()) == ["00000003", "00000004"]
+
+
+def test_the_best_and_every_nth_are_kept_too(tmp_path):
+    """Steps 10 .. 80: the best evaluated is 20, multiples of 30 stay, and the newest; a better step that is gone keeps nothing."""
+    found = {10: 0.5, 20: 0.9, 40: 0.7, 55: 1.0}
+    records = [{"kind": "eval", "step": s, "weights": "raw", "top1": top1} for s, top1 in found.items()]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    with checkpoint.Checkpoints(tmp_path, keep=1, keep_every=30) as c:
+        for step in range(10, 90, 10):
+            c.save(state(step))
+            c.wait()
+            assert 20 in checkpoint.steps(c.directory) or step < 20
+        assert checkpoint.steps(c.directory) == [80, 60, 30, 20]
+        assert checkpoint.best_step(tmp_path, [80, 60, 30, 20]) == 20
+    assert checkpoint.best_step(tmp_path, [30]) is None
+
+
+def test_a_digest_sees_every_bit_place_and_type():
+    """And is the same however a leaf is split; a plain sum would miss two signs that flip."""
+    rng = np.random.default_rng(0)
+    for dtype in ("float32", "bfloat16", "int32", "bool", "uint8"):
+        x = rng.integers(0, 2 if dtype == "bool" else 100, (8, 6)).astype(jnp.dtype(dtype))
+        seen = {digest(x)}
+        for bit in range(8 * x.dtype.itemsize if dtype != "bool" else 0):
+            y = x.copy()
+            y.view(f"uint{8 * x.dtype.itemsize}")[3, 2] ^= np.asarray(1 << bit, f"uint{8 * x.dtype.itemsize}")
+            seen.add(digest(y))
+        seen |= {digest(x[::-1]), digest(x.T), digest(x[:, ::-1])}
+        assert len(seen) == 4 + (8 * x.dtype.itemsize if dtype != "bool" else 0)
+    x = rng.normal(size=(8, 6)).astype(np.float32)
+    assert digest(-x) != digest(x)
+    split = jax.device_put(x, jax.sharding.NamedSharding(jax.make_mesh((4, 2), ("a", "b")), jax.sharding.PartitionSpec("a", "b")))
+    assert digest(split) == digest(x)
+
+
+def digest(leaf) -> int:
+    return int(jax.jit(checkpoint._digest)(leaf))
+
+
+def damage(file: pathlib.Path, how: str) -> None:
+    data = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 4
+        file.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run with two steps, to be copied."""
+    folder = tmp_path_factory.mktemp("saved")
+    with checkpoint.Checkpoints(folder) as c:
+        for step in (5, 9):
+            c.save(state(step, size=1000))
+            c.wait()
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax leaves coroutines when it fails
+@pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
+def test_whatever_happens_to_any_file_of_a_step_no_wrong_number_comes_back(saved, tmp_path, how, capsys):
+    """Every file in turn: the newest state exactly, or, with one line that names the step, the one before it exactly."""
+    like, fell_back = state(0, size=1000), []
+    files = sorted(f.relative_to(saved) for f in (saved / "checkpoints" / "00000009").rglob("*") if f.is_file())
+    for number, file in enumerate(files):
+        workdir = tmp_path / str(number)
+        shutil.copytree(saved, workdir)
+        damage(workdir / file, how)
+        capsys.readouterr()
+        with checkpoint.Checkpoints(workdir) as c:
+            restored = c.restore_newest(like)
+            step = int(restored.step)
+            assert same(restored, state(step, size=1000)), file
+            said = capsys.readouterr().out
+            assert said.count("\n") == (step == 5), said
+            if step == 5:
+                fell_back.append(file)
+                assert "00000009" in said
+                c.save(state(9, size=1000))  # orbax alone would skip it: the step was there
+                c.wait()
+                assert c.latest() == 9
+                assert same(c.restore_newest(like), state(9, size=1000))
+    data = max(files, key=lambda f: (saved / f).stat().st_size)
+    assert data in fell_back  # the arrays themselves
+    assert any("manifest" in f.parts for f in fell_back)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_when_all_steps_are_damaged_nothing_is_renamed_and_all_are_named(saved, tmp_path):
+    shutil.copytree(saved / "checkpoints", tmp_path / "checkpoints")
+    for step in ("00000005", "00000009"):
+        damage(max((tmp_path / "checkpoints" / step).rglob("*"), key=lambda f: f.stat().st_size * f.is_file()), "flipped")
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        checkpoint.Checkpoints(tmp_path) as c,
+        pytest.raises(RunError, match=r"no sound checkpoint: .*09 is damaged.*05 is damaged"),
+    ):
+        c.restore_newest(state(0, size=1000))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_save_under_way_is_not_touched_by_the_next_steps(tmp_path):
@@ -68,7 +172,7 @@ def test_a_save_under_way_is_not_touched_by_the_next_steps(tmp_path):
             current = advance(current)
         jax.block_until_ready(current)
         c.wait()
-        restored = c.restore(0, state(0, size=1_000_000))
+        restored = c.restore_newest(state(0, size=1_000_000))
     np.testing.assert_array_equal(restored.params["a"]["kernel"], want)
 
 
@@ -94,7 +198,7 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path):
         (broken / "manifest" / "metadata").write_text('{"format": 1, "st')
         assert c.latest() == 5
         with pytest.raises(UserError, match="00000009 is no checkpoint"):
-            c.restore(9, state(0))
+            checkpoint.restore(c.directory, 9, state(0))
     with checkpoint.Checkpoints(tmp_path) as c:  # as a rerun: orbax must not count the strays either
         c.save(state(6))
         c.wait()
@@ -114,4 +218,4 @@ def test_another_model_is_refused_with_the_first_differences(tmp_path):
         c.save(state(1))
         c.wait()
         with pytest.raises(UserError, match=r"1 leaves differ.*params/a/kernel is \[\[4, 3\], 'float32'\], wanted \[\[5, 3\]"):
-            c.restore(1, state(0, size=5))
+            c.restore_newest(state(0, size=5))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("main", "prepare", "evaluate", "report", "models")
+COMMANDS = ("main", "prepare", "evaluate", "report", "models", "checkpoints")
 
 
 def call(code: str) -> subprocess.CompletedProcess[str]:
@@ -19,6 +19,11 @@ def call(code: str) -> subprocess.CompletedProcess[str]:
         ("return 3", 3, ""),
         ("raise UserError('no such thing')", 2, "error: no such thing\n"),
         ("raise RunError('disk full')", 1, "error: disk full\n"),
+        (
+            "raise OSError(28, 'No space left on device', 'a.json')",
+            1,
+            "error: No space left on device: a.json. Make room, and run it again.\n",
+        ),
         ("raise KeyboardInterrupt", 130, "Interrupted.\n"),
     ],
 )

@@ -50,7 +50,7 @@ def test_hooks_are_called_at_their_steps():
     r = Recorder()
     assert int(fit(r)) == 20
     assert [w.step for w in r.windows] == [5, 10, 15, 20]
-    assert (r.saved, r.evaluated, r.ticks) == ([8, 16], [10], 20)
+    assert (r.saved, r.evaluated, r.ticks) == ([8, 10, 16], [10], 20)  # what is evaluated is saved
     assert (r.windows[0].loss, r.windows[0].top1, r.windows[0].learning_rate) == (2.0, 0.75, 0.5)
 
 
@@ -86,6 +86,27 @@ def test_nonfinite_steps_are_named_within_a_log_interval(bad, named):
     with pytest.raises(RunError, match=f"not finite at {named}"):
         fit(r, bad=bad)
     assert r.ticks - bad[0] <= 5
+
+
+def test_up_to_max_skipped_in_a_row_pass_and_count_in_no_metric():
+    r = Recorder()
+    assert int(fit(r, bad=(3, 4, 9, 10), max_skipped=2)) == 20  # the second pair lies in two windows
+    assert [w.skipped for w in r.windows] == [(3, 4), (9,), (10,), ()]
+    assert [(w.loss, w.top1) for w in r.windows] == [(2.0, 0.75)] * 4
+
+
+def test_one_more_than_max_skipped_in_a_row_ends_the_run_over_log_lines_too():
+    r = Recorder()
+    with pytest.raises(RunError, match="not finite at steps 10, 11"):  # and 8 and 9, which the window before has told of
+        fit(r, bad=(8, 9, 10, 11), max_skipped=3)
+    assert [w.skipped for w in r.windows] == [(), (8, 9)]
+
+
+def test_a_log_line_waits_for_a_finite_step():
+    r = Recorder()
+    fit(r, bad=(5, 6, 7, 8, 9), max_skipped=9)
+    assert [(w.step, w.skipped, w.loss) for w in r.windows[:2]] == [(5, (), 2.0), (15, (5, 6, 7, 8, 9), 2.0)]
+    assert r.saved == [8, 10, 16]  # the state is that of step 5, which is finite
 
 
 def test_nothing_is_saved_after_a_nonfinite_step():

@@ -124,7 +124,7 @@ def _work(
     answers: connection.Connection,
 ) -> None:
     """The worker: the ordinary loader, into shared memory."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all at once: the parent saves first, and then ends us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all at once: the parent saves first, and then ends us
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     shared = shared_memory.SharedMemory(memory)
