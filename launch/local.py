@@ -1,8 +1,8 @@
 """Start one run as N processes on this host: python launch/local.py --processes=2 --config=configs/quickstart.py --workdir=runs/two
 
-Every other flag goes to imagenet_jax.main. CUDA_VISIBLE_DEVICES, where it is set, is dealt out: of 0,1,2,3 the first of two processes
-sees 0,1. Each line of output carries its process's number. SIGINT, SIGTERM and SIGUSR1 are passed on; when a process fails, the others
-are asked to end, and killed 60 seconds later. The exit code is that of the first that failed.
+Every other flag goes to imagenet_jax.main. CUDA_VISIBLE_DEVICES, where it is set, is dealt out: of 0,1,2,3 the first of two
+processes sees 0,1. Each line of output carries its process's number. SIGINT, SIGTERM and SIGUSR1 are passed on. When a process
+fails, the others are asked to end, and killed 60 seconds later. The exit code is that of the first that failed.
 """
 
 import argparse
