@@ -19,6 +19,7 @@ lint: .venv/lint
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/pyright --pythonpath .venv/bin/python
+	.venv/bin/shellcheck launch/*.sh launch/slurm.sbatch
 
 # One stamp an extra of pyproject.toml: installed again when that file changes.
 .venv/quickstart .venv/test .venv/lint: .venv/%: pyproject.toml
