@@ -6,11 +6,13 @@
 
 import ast
 import hashlib
+import inspect
 import json
 import math
 import pathlib
 import re
 import runpy
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -29,7 +31,8 @@ BROKEN = ("fail", "substitute")  # values of data.broken
 # A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
 Config = Any
 
-SETTINGS = "model.settings"  # keyword arguments of the model: the one place where keys are free
+# Keyword arguments of the model and of the optimizer: where keys are free. models.create and optim.optimizers check them.
+SETTINGS = ("model.settings", "optimizer.")
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -44,10 +47,12 @@ def default() -> Config:
     c.dataset = "imagenet2012"
     c.train_split = "train"
     c.eval_split = "validation"
-    c.image_size = 224  # pixels, the side of the square that the model sees
+    c.image_size = 224  # pixels, the side of the square that the model sees; in training, train_sizes comes first
+    c.train_sizes = ()  # of training views: ((from this epoch on, pixels), ...), each size compiled once; (): image_size
     c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
     c.repeats = 1  # views of an image in a row; an epoch keeps its length and shows 1 / repeats of the images
     c.crop_ratio = 0.875  # evaluation: share of the short side that the central crop keeps (224 of 256)
+    c.interpolation = "bilinear"  # or bicubic (Pillow resizes), which many published weights were trained with
     c.antialias = True  # resize with a filter as wide as the shrinking asks for (torchvision, timm); False: as tf.image
     c.mean = (0.485, 0.456, 0.406)  # per channel, of images in 0..1
     c.std = (0.229, 0.224, 0.225)
@@ -73,31 +78,40 @@ def default() -> Config:
     c.epochs = 90.0
     c.batch_size = 256  # examples a step over all devices
     c.eval_batch_size = 0  # 0: as batch_size
+    c.eval_flip = False  # evaluation averages the logits of each image and its mirror image; every result says so
 
-    # Optimizer. The decay is coupled, as in torch: gradient += weight_decay * parameter, before momentum.
+    # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. Here they
+    # are keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; the rest are its defaults.
     c.optimizer = config_dict.ConfigDict()
     c.optimizer.name = "sgd"
-    c.optimizer.momentum = 0.9
-    c.optimizer.nesterov = True
     c.weight_decay = 1e-4
     c.no_weight_decay = (r"(^|/)(bias|scale)$",)  # patterns searched in parameter paths such as "layer1_0/bn1/scale"
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
     c.agc = 0.0  # adaptive gradient clipping: to this share of the norm of the weights of each output (NFNet: 0.01); 0: off
+    c.loss = "softmax"  # or sigmoid: a yes or no for each class, summed over them; sigmoid_mean: their mean (timm)
+    c.bce_target_threshold = 0.0  # sigmoid losses: targets above it become 1, others 0, after mixing; 0: as they are
     c.label_smoothing = 0.0
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
     c.mix_probability = 1.0  # of mixing at all, a step
     c.mix_switch = 0.5  # of CutMix, where both are on
-    c.ema_decay = 0.0  # of parameters and BN statistics, a step; 0: off
+    c.ema_decay = 0.0  # of parameters and BN statistics, an update of the average; 0: off
+    c.ema_interval = 1  # steps from one update to the next
 
     # Learning rate, a function of the step alone.
     c.learning_rate = 0.1  # peak, at a batch of lr_batch
     c.lr_scaling = "linear"  # with batch_size / lr_batch: linear, sqrt, or none
     c.lr_batch = 256
-    c.schedule = "cosine"  # cosine, step, or constant, after the warm-up
-    c.warmup_epochs = 0.0  # linear from 0
+    c.schedule = "cosine"  # cosine, linear, poly, step, exponential, staircase, rsqrt, piecewise, constant: see optim/schedules.py
+    c.warmup_epochs = 0.0  # linear
+    c.warmup_start = 0.0  # share of the peak at which it begins
+    c.end_learning_rate = 0.0  # where cosine, linear and poly end
+    c.cooldown_epochs = 0.0  # at the end of any schedule, linear to 0
     c.decay_at = (1 / 3, 2 / 3)  # step schedule: divide at these shares of the training
-    c.decay_factor = 0.1
+    c.decay_factor = 0.1  # of step, exponential and staircase
+    c.decay_epochs = 1.0  # exponential and staircase: epochs from one factor to the next
+    c.decay_power = 2.0  # of poly
+    c.schedule_points = ()  # piecewise: ((epoch, share of the peak), ...)
 
     # What the run writes, and when.
     c.log_interval = 100
@@ -110,16 +124,17 @@ def default() -> Config:
 def load(path: str, overrides: list[str]) -> Config:
     """Read a config file (it is Python and is executed) and apply `--config.key=value` overrides.
 
-    `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py").
+    `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py"). A recipe with
+    variants takes one after a colon ("resnet50_ffcv:16"), as the argument of its get_config.
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    made = runpy.run_path(str(file)).get("get_config", lambda: None)()
+    made = _call(file, runpy.run_path(str(file)).get("get_config", lambda: None), path.partition(":")[2])
     if not isinstance(made, config_dict.ConfigDict):
         raise UserError(f"{file}: get_config() must return config.default() with changed values.")
     config: Any = made
-    known = [k for k in leaves(default().to_dict()) if not k.startswith(SETTINGS)]
-    found = [k for k in leaves(config.to_dict()) if not k.startswith(SETTINGS)]
+    known = [k for k in leaves(default().to_dict()) if not _free(k)]
+    found = [k for k in leaves(config.to_dict()) if not _free(k)]
     for key in found:
         if key not in known:
             raise unknown("config key", key, known, f"{file} sets it; config.default() lists all.")
@@ -128,8 +143,9 @@ def load(path: str, overrides: list[str]) -> Config:
     typed = []
     for flag in overrides:
         key, _, value = flag.removeprefix("--config.").partition("=")
-        if key.startswith(f"{SETTINGS}."):  # the model's own, which models.create checks; their types are not known here
-            config.model.settings[key.removeprefix(f"{SETTINGS}.")] = _literal(value)
+        if _free(key):  # their types are not known here
+            section, _, setting = key.rpartition(".")
+            (config.optimizer if section == "optimizer" else config.model.settings)[setting] = _literal(value)
             continue
         if key not in known:
             raise unknown("config key", key, known, "config.default() lists all.")
@@ -143,6 +159,18 @@ def load(path: str, overrides: list[str]) -> Config:
     return config
 
 
+def _call(file: pathlib.Path, get_config: Callable[..., Any], variant: str) -> Any:
+    """The config that the file makes, of the variant that was asked for ("": its default)."""
+    if variant and not inspect.signature(get_config).parameters:
+        raise UserError(f"{file} has no variants, so {variant!r} after the colon is not known.")
+    return get_config(variant) if variant else get_config()
+
+
+def _free(key: str) -> bool:
+    """Whether a dotted key is a setting of the model or of the optimizer."""
+    return key.startswith(SETTINGS) and key != "optimizer.name"
+
+
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -151,7 +179,11 @@ def _literal(text: str) -> Any:
 
 
 def find(path: str) -> pathlib.Path:
-    """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package."""
+    """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package.
+
+    What follows a colon is the variant, and no part of the name.
+    """
+    path = path.partition(":")[0]
     file = pathlib.Path(path)
     if file.is_file():
         return file
@@ -199,12 +231,13 @@ def validate(c: Config, *, devices: int) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
     _positive(c, "image_size", "batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats")
+    _positive(c, "ema_interval", "decay_factor", "decay_epochs", "decay_power")
     _positive(c, "epochs", "learning_rate", "crop_ratio")
     off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
-    for key in (*off, "mixup_alpha", "cutmix_alpha"):
+    for key in (*off, "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs"):
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
-    for key in ("label_smoothing", "ema_decay"):
+    for key in ("label_smoothing", "ema_decay", "warmup_start", "bce_target_threshold"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
     for key in ("mix_probability", "mix_switch"):
@@ -231,11 +264,24 @@ def validate(c: Config, *, devices: int) -> None:
             f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
         )
+    _check_train_sizes(c)
+    if c.bce_target_threshold and c.loss == "softmax":
+        raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
     _divides(c.batch_size, devices, "batch_size", f"{devices} devices")
     if c.eval_batch_size:
         _divides(c.eval_batch_size, devices, "eval_batch_size", f"{devices} devices")
     if c.bn_group:
         _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
+
+
+def _check_train_sizes(c: Config) -> None:
+    begins = [epoch for epoch, _ in c.train_sizes]
+    if begins and (
+        begins != sorted(set(begins)) or begins[0] != 0 or begins[-1] >= c.epochs or min(s for _, s in c.train_sizes) < 1
+    ):
+        raise UserError(
+            f"train_sizes={c.train_sizes} must be ((epoch, pixels), ...) with growing epochs, from 0 to before the end, {c.epochs:g}."
+        )
 
 
 def _positive(c: Config, *keys: str) -> None:

@@ -55,12 +55,13 @@ class Evaluator:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         batch_size: int,
+        flip: bool = False,
         hosting: dict[str, int] | None = None,
     ):
         self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
         self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
-        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes))
+        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), flip=flip)
         self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
         self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
         predict = steps.make_predict_step(model, mean=mean, std=std)
@@ -201,7 +202,8 @@ def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path
 
 def summary(result: dict[str, Any]) -> str:
     """The lines that a person wants to see."""
-    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images, step {result['step']:,}"]
+    mirrored = ", with mirror images" if result["preprocessing"]["flip"] else ""
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images, step {result['step']:,}{mirrored}"]
     for name in ("raw", "ema"):
         if r := result[name]:
             macro = r["macro"]
@@ -235,7 +237,7 @@ def main(argv: list[str]) -> int:
     batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
     batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size
+        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size, flip=config["eval_flip"],
     )  # fmt: skip
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)

@@ -39,7 +39,7 @@ def recorded_pixels(record: dict[str, Any]) -> Pixels:
     """How the run turned images into squares. Raises UserError where the engine here has another version."""
     shown = record["preprocessing"]
     wanted = shown["decoder"]
-    engine = decode.engine(wanted["name"])
+    engine = decode.engine(wanted["name"], shown["interpolation"])
     if engine.version != wanted["version"]:
         raise UserError(
             f"The run decodes images with {wanted['name']} {wanted['version']}, here is {engine.version}: their pixels differ. "
@@ -78,7 +78,9 @@ def describe(
         "preprocessing": {
             "image_size": c["image_size"],
             "crop_ratio": c["crop_ratio"],
+            "interpolation": c["interpolation"],
             "antialias": c["antialias"],
+            "flip": c["eval_flip"],
             "mean": c["mean"],
             "std": c["std"],
             "decoder": {"name": pixels.engine.name, "version": pixels.engine.version},
@@ -150,7 +152,10 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         "data": f"{data['name']} {data['version']}: {data['train_images']:,} {data['train_split']}, {data['eval_images']:,} "
         f"{data['eval_split']}, {len(data['classes']):,} classes",
         "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
-        f"{'' if c['antialias'] else 'not '}antialiased",
+        f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
+        "views": ", ".join(f"from epoch {epoch:g} {side} x {side}" for epoch, side in c["train_sizes"]) or "of the same size",
+        "evaluation": f"central crop of {c['crop_ratio']:g}"
+        + (", logits averaged with the mirror image's" if c["eval_flip"] else ""),
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
@@ -173,7 +178,7 @@ def flat(c: dict[str, Any], prefix: str = "") -> list[str]:
 
 def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str:
     """Shapes and the compiler's own count of the memory of one training step, a device."""
-    size = c["image_size"]
+    size = max((side for _, side in c["train_sizes"]), default=c["image_size"])
     split = sharding.batched(mesh)
     batch = {
         "image": jax.ShapeDtypeStruct((c["batch_size"], size, size, 3), "uint8", sharding=split),

@@ -44,7 +44,7 @@ def train(
     train_data, eval_data = open_data(c, data_dir)
     plan = Plan(c, len(train_data))
     augmentation = augment.chain(c["augment"])
-    engine = decode.engine(c["data"]["decoder"])
+    engine = decode.engine(c["data"]["decoder"], c["interpolation"])
     pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
     hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
@@ -63,8 +63,8 @@ def train(
     # ---- jitted steps
     train_step = jax.jit(
         steps.make_train_step(
-            model, optimizer, schedule, label_smoothing=c["label_smoothing"], ema_decay=c["ema_decay"],
-            mixing=build.mixing(c), seed=c["seed"], **view,
+            model, optimizer, schedule, label_smoothing=c["label_smoothing"], loss=build.loss(c), ema_decay=c["ema_decay"],
+            ema_interval=c["ema_interval"], mixing=build.mixing(c), seed=c["seed"], **view,
         ),
         donate_argnums=0, in_shardings=(place, split), out_shardings=(place, place),
     )  # fmt: skip
@@ -73,7 +73,7 @@ def train(
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        hosting=hosting, **view,
+        flip=c["eval_flip"], hosting=hosting, **view,
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -96,7 +96,7 @@ def train(
         host = loader.train_batches(
             train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
             rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
-            repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
+            repeats=c["repeats"], broken=c["data"]["broken"], sizes=plan.sizes(c["train_sizes"]), **hosting,
         )  # fmt: skip
         keep = ("image", "label")
         with logs.Journal(workdir, start) as journal, logs.Console(start, stop, plan.total) as console:

@@ -278,6 +278,13 @@ def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), paddings)
 
 
+def blur(x: jax.Array) -> jax.Array:
+    """(n, h, w, c) filtered by [1 2 1] / 4 along both axes, with zeros outside."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
+
+
 def global_pool(x: jax.Array, dtype: Dtype) -> jax.Array:
     """The mean over height and width of (n, h, w, c), summed and returned in `dtype`."""
     return jnp.mean(x, (1, 2), dtype=dtype)

@@ -6,6 +6,8 @@ from typing import Any
 
 from imagenet_jax import tree
 
+HEAD = re.compile(r"(fc|head|classifier)[/_]")  # the classifier, as every family names it, perhaps with a number
+
 
 def decayed(params: Any, no_weight_decay: Sequence[str]) -> Any:
     """True for each parameter that weight decay applies to: no pattern of `no_weight_decay` is found in its path."""
@@ -13,5 +15,5 @@ def decayed(params: Any, no_weight_decay: Sequence[str]) -> Any:
 
 
 def not_of_the_head(params: Any) -> Any:
-    """False for the parameters of the classifier, which every family names fc, head or classifier, perhaps with a number."""
-    return tree.map_with_path(lambda path, _: not re.match(r"(fc|head|classifier)[/_]", path), params)
+    """False for the parameters of the classifier."""
+    return tree.map_with_path(lambda path, _: not HEAD.match(path), params)
