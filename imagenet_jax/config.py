@@ -6,13 +6,11 @@
 
 import ast
 import hashlib
-import inspect
 import json
 import math
 import pathlib
 import re
 import runpy
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -80,8 +78,8 @@ def default() -> Config:
     c.eval_batch_size = 0  # 0: as batch_size
     c.eval_flip = False  # evaluation averages the logits of each image and its mirror image; every result says so
 
-    # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. Here they
-    # are keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; the rest are its defaults.
+    # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. They are
+    # keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; else its defaults hold.
     c.optimizer = config_dict.ConfigDict()
     c.optimizer.name = "sgd"
     c.weight_decay = 1e-4
@@ -102,7 +100,7 @@ def default() -> Config:
     c.learning_rate = 0.1  # peak, at a batch of lr_batch
     c.lr_scaling = "linear"  # with batch_size / lr_batch: linear, sqrt, or none
     c.lr_batch = 256
-    c.schedule = "cosine"  # cosine, linear, poly, step, exponential, staircase, rsqrt, piecewise, constant: see optim/schedules.py
+    c.schedule = "cosine"  # linear, poly, step, exponential, staircase, rsqrt, piecewise, constant: see optim/schedules.py
     c.warmup_epochs = 0.0  # linear
     c.warmup_start = 0.0  # share of the peak at which it begins
     c.end_learning_rate = 0.0  # where cosine, linear and poly end
@@ -125,11 +123,11 @@ def load(path: str, overrides: list[str]) -> Config:
     """Read a config file (it is Python and is executed) and apply `--config.key=value` overrides.
 
     `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py"). A recipe with
-    variants takes one after a colon ("resnet50_ffcv:16"), as the argument of its get_config.
+    VARIANTS takes one of them after a colon ("resnet50_ffcv:16"), as the argument of its get_config.
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    made = _call(file, runpy.run_path(str(file)).get("get_config", lambda: None), path.partition(":")[2])
+    made = _call(file, runpy.run_path(str(file)), path.partition(":")[2])
     if not isinstance(made, config_dict.ConfigDict):
         raise UserError(f"{file}: get_config() must return config.default() with changed values.")
     config: Any = made
@@ -159,11 +157,14 @@ def load(path: str, overrides: list[str]) -> Config:
     return config
 
 
-def _call(file: pathlib.Path, get_config: Callable[..., Any], variant: str) -> Any:
-    """The config that the file makes, of the variant that was asked for ("": its default)."""
-    if variant and not inspect.signature(get_config).parameters:
-        raise UserError(f"{file} has no variants, so {variant!r} after the colon is not known.")
-    return get_config(variant) if variant else get_config()
+def _call(file: pathlib.Path, module: dict[str, Any], variant: str) -> Any:
+    """The config that a file makes, of the variant that was asked for ("": its default)."""
+    get_config = module.get("get_config", lambda: None)
+    if not variant:
+        return get_config()
+    if variant not in (known := module.get("VARIANTS", ())):
+        raise unknown("variant", variant, known, "" if known else f"{file} has none.")
+    return get_config(variant)
 
 
 def _free(key: str) -> bool:
@@ -187,12 +188,21 @@ def find(path: str) -> pathlib.Path:
     file = pathlib.Path(path)
     if file.is_file():
         return file
-    folders = [f for f in (CHECKOUT / "configs", pathlib.Path(__file__).parent / "_configs") if f.is_dir()]
-    named = sorted({f.stem: f for folder in reversed(folders) for f in folder.glob("*.py")}.items())
-    for stem, recipe in named:
+    for stem, recipe in shipped().items():
         if path in (stem, f"{stem}.py", f"configs/{stem}.py"):
             return recipe
-    raise UserError(f"No config file {path!r}. Recipes that come with the package: {', '.join(s for s, _ in named)}.")
+    raise UserError(f"No config file {path!r}. Recipes that come with the package: {', '.join(shipped())}.")
+
+
+def shipped() -> dict[str, pathlib.Path]:
+    """The recipes in the checkout, else in the installed package, by name."""
+    folders = [f for f in (CHECKOUT / "configs", pathlib.Path(__file__).parent / "_configs") if f.is_dir()]
+    return dict(sorted({f.stem: f for folder in reversed(folders) for f in folder.glob("*.py")}.items()))
+
+
+def variants(file: pathlib.Path) -> tuple[str, ...]:
+    """What may stand after a colon behind the recipe's name."""
+    return tuple(runpy.run_path(str(file)).get("VARIANTS", ()))
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -275,12 +285,10 @@ def validate(c: Config, *, devices: int) -> None:
 
 
 def _check_train_sizes(c: Config) -> None:
-    begins = [epoch for epoch, _ in c.train_sizes]
-    if begins and (
-        begins != sorted(set(begins)) or begins[0] != 0 or begins[-1] >= c.epochs or min(s for _, s in c.train_sizes) < 1
-    ):
+    begins, sides = [epoch for epoch, _ in c.train_sizes], [side for _, side in c.train_sizes]
+    if begins and (begins != sorted(set(begins)) or begins[0] != 0 or begins[-1] >= c.epochs or min(sides) < 1):
         raise UserError(
-            f"train_sizes={c.train_sizes} must be ((epoch, pixels), ...) with growing epochs, from 0 to before the end, {c.epochs:g}."
+            f"train_sizes={c.train_sizes} must be ((epoch, pixels), ...), epochs growing from 0 to less than epochs={c.epochs:g}."
         )
 
 

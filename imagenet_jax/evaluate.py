@@ -237,7 +237,8 @@ def main(argv: list[str]) -> int:
     batch_size = flags.batch_size or config["eval_batch_size"] or config["batch_size"]
     batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size, flip=config["eval_flip"],
+        loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
+        mean=loaded.mean, std=loaded.std, flip=config["eval_flip"],
     )  # fmt: skip
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)

@@ -58,7 +58,7 @@ def make_train_step(
         return jnp.mean(loss(logits, batch["target"])), (logits, updated.get("batch_stats", {}))
 
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
-        batch = batch | {"target": smoothed_targets(batch["label"], model.num_classes, label_smoothing)}
+        batch = batch | {"target": smoothed_targets(batch["label"], model.num_classes, label_smoothing, model.wide)}
         if mixing is not None:
             images, targets = mixing(key_of(state.step, MIXING), batch["image"], batch["target"])
             batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}

@@ -75,6 +75,10 @@ def test_differences_are_named_by_dotted_key():
         ("mix_switch", 1.1, r"mix_switch=1.1 must lie in \[0, 1\]"),
         ("mix_probability", -0.1, r"mix_probability=-0.1 must lie in \[0, 1\]"),
         ("repeats", 0, "repeats=0 must be greater than 0"),
+        ("train_sizes", ((1, 128),), "epochs growing from 0"),
+        ("train_sizes", ((0, 128), (90, 160)), "to less than epochs=90"),
+        ("train_sizes", ((0, 128), (8, 160), (4, 176)), "epochs growing from 0"),
+        ("bce_target_threshold", 0.2, "is for sigmoid losses"),
         ("crop_ratio", 1.5, r"must lie in \(0, 1\]"),
         ("epochs", float("nan"), "epochs=nan is no finite number"),
         ("no_weight_decay", ("(",), "is no regular expression"),
@@ -86,3 +90,19 @@ def test_values_that_cannot_be(key, value, message):
     c[key] = value
     with pytest.raises(UserError, match=message):
         config.validate(c, devices=2)
+
+
+def test_a_variant_stands_behind_a_colon():
+    assert config.load("resnet50_ffcv:32", []).epochs == 32
+    assert config.load("configs/resnet50_ffcv.py:32", ["--config.batch_size=64"]).batch_size == 64
+    assert config.load("resnet50_ffcv", []).epochs == 16
+    with pytest.raises(UserError, match="No variant '31'. Did you mean '32'"):
+        config.load("resnet50_ffcv:31", [])
+    with pytest.raises(UserError, match=r"No variant '16'. .*resnet50.py has none"):
+        config.load("resnet50:16", [])
+
+
+def test_settings_of_the_optimizer_are_keys_beside_its_name():
+    c = config.load("resnet18", ["--config.optimizer.name=adamw", "--config.optimizer.b2=0.95"])
+    assert c.optimizer.name == "adamw"
+    assert c.optimizer.b2 == 0.95

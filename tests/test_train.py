@@ -66,6 +66,7 @@ def get_config():
     c.learning_rate, c.lr_batch, c.weight_decay, c.label_smoothing = 0.05, 8, 1e-3, 0.1
     c.ema_decay = 0.9
     c.log_interval, c.checkpoint_interval, c.eval_interval_epochs = 5, 10, 2.0
+    c.train_sizes, c.ema_interval, c.eval_flip = ((0, 12), (1.5, 16)), 2, True
     return c
 """
 

@@ -3,7 +3,8 @@
 Names are timm's (`mixer_b16_224`), with `blocks.0.` written `blocks_0/`. The weights that mix patches belong to one
 image size: that of the images given to `init`.
 
-drop_path: of the last block, see layers. head_bias: where the classifier's bias starts. remat: compute each block anew in the backward pass.
+drop_path: of the last block, see layers. head_bias: where the classifier's bias starts. remat: compute each block anew
+in the backward pass.
 """
 
 from functools import partial

@@ -1,6 +1,7 @@
 """Losses, an example at a time, in the dtype of the logits (float32 or wider)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,9 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(targets * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 
 
-def smoothed_targets(labels: jax.Array, num_classes: int, label_smoothing: float = 0.0) -> jax.Array:
-    """float32 (n, num_classes): the distributions with which `soft_cross_entropy` is `cross_entropy` of int labels (n,)."""
-    return (1 - label_smoothing) * jax.nn.one_hot(labels, num_classes, dtype=jnp.float32) + label_smoothing / num_classes
+def smoothed_targets(labels: jax.Array, num_classes: int, label_smoothing: float = 0.0, dtype: Any = jnp.float32) -> jax.Array:
+    """(n, num_classes) of `dtype`: the distributions with which `soft_cross_entropy` is `cross_entropy` of int labels (n,)."""
+    return (1 - label_smoothing) * jax.nn.one_hot(labels, num_classes, dtype=dtype) + label_smoothing / num_classes
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -100,8 +100,8 @@ def _check_points(points: Sequence[tuple[float, float]], warmup_steps: int, tota
         raise UserError("schedule=piecewise needs schedule_points=((epoch, share of the peak), ...) with growing epochs from 0.")
     if abs(steps[-1] - total_steps) > 1:
         raise UserError(
-            f"schedule_points end after {steps[-1] / total_steps:.4g} times the training. Give points for this number of epochs; of a "
-            "recipe that has several, choose by --config=NAME:EPOCHS."
+            f"schedule_points end after {steps[-1] / total_steps:.4g} times the training. Give points for this number of epochs; "
+            "a recipe for several takes it as --config=NAME:EPOCHS."
         )
     if warmup_steps:
         raise UserError("schedule=piecewise has its warm-up in schedule_points. Set --config.warmup_epochs=0.")
