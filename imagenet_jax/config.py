@@ -162,8 +162,11 @@ def _call(file: pathlib.Path, module: dict[str, Any], variant: str) -> Any:
     get_config = module.get("get_config", lambda: None)
     if not variant:
         return get_config()
-    if variant not in (known := module.get("VARIANTS", ())):
-        raise unknown("variant", variant, known, "" if known else f"{file} has none.")
+    known = module.get("VARIANTS", ())
+    if not known:
+        raise UserError(f"{file} has no variants. Leave out the colon and {variant!r}.")
+    if variant not in known:
+        raise UserError(f"No variant {variant!r} of {file}. Known: {', '.join(known)}.")
     return get_config(variant)
 
 

@@ -30,7 +30,7 @@ def test_overrides_change_values_of_every_type():
 def test_names_find_the_recipes_that_come_with_the_package():
     for name in ("resnet50", "configs/resnet50.py", "resnet50.py"):
         assert config.find(name).samefile(config.CHECKOUT / "configs" / "resnet50.py")
-    with pytest.raises(UserError, match=r"No config file 'resnet51'.*cifar10, imagenette, quickstart, resnet18, resnet50"):
+    with pytest.raises(UserError, match=r"No config file 'resnet51'.*cifar10, convnext_t, .*vgg16, vit_s16"):
         config.find("resnet51")
 
 
@@ -96,9 +96,9 @@ def test_a_variant_stands_behind_a_colon():
     assert config.load("resnet50_ffcv:32", []).epochs == 32
     assert config.load("configs/resnet50_ffcv.py:32", ["--config.batch_size=64"]).batch_size == 64
     assert config.load("resnet50_ffcv", []).epochs == 16
-    with pytest.raises(UserError, match="No variant '31'. Did you mean '32'"):
+    with pytest.raises(UserError, match=r"No variant '31' of .*resnet50_ffcv.py. Known: 16, 24, 32"):
         config.load("resnet50_ffcv:31", [])
-    with pytest.raises(UserError, match=r"No variant '16'. .*resnet50.py has none"):
+    with pytest.raises(UserError, match=r"resnet50.py has no variants"):
         config.load("resnet50:16", [])
 
 

@@ -174,10 +174,17 @@ def conv_norm(
     return act(x) if act else x
 
 
-def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
-    """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in)."""
+def linear(
+    features: int, fan_in: int, *, bias: float | None = None, dtype: Dtype, param_dtype: Dtype, name: str
+) -> nn.Dense:  # fmt: skip
+    """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in).
+
+    A `bias` that is given starts at that number.
+    """
 
     def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        if bias is not None:
+            return jnp.full(shape, bias, dtype)
         return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     return nn.Dense(features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name)

@@ -140,9 +140,8 @@ class ResNet(layers.Classifier):
             maps[f"stride{4 * 2**stage}"] = x
         maps["pooled"] = layers.global_pool(x, self.wide)
         if head:
-            fc = layers.linear(self.num_classes, x.shape[-1], dtype=self.wide, param_dtype=self.param_dtype, name="fc")
-            if self.head_bias is not None:
-                fc = fc.clone(bias_init=nn.initializers.constant(self.head_bias))
+            wide = {"dtype": self.wide, "param_dtype": self.param_dtype}
+            fc = layers.linear(self.num_classes, x.shape[-1], bias=self.head_bias, **wide, name="fc")
             maps["logits"] = fc(maps["pooled"])
         return maps
 

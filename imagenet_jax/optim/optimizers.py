@@ -141,7 +141,7 @@ def make(
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     function = OPTIMIZERS[name]
-    _check(name, settings, function.__kwdefaults__)
+    _check(name, settings, function.__kwdefaults__ or {})
 
     def applies(params: Any) -> Any:
         return masks.decayed(params, no_weight_decay)
