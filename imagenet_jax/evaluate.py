@@ -43,7 +43,10 @@ class Counts:
 
 
 class Evaluator:
-    """The jitted evaluation of one model on one split; `count` may be called with ever new weights."""
+    """The jitted evaluation of one model on one split; `count` may be called with ever new weights.
+
+    With `flip`, what is counted is the mean of an image's logits and those of its mirror image; samples show the image's alone.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Evaluator:
         flip: bool = False,
         hosting: dict[str, int] | None = None,
     ):
-        self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
+        self.source, self.pixels, self.mesh, self.batch_size, self.flip = source, pixels, mesh, batch_size, flip
         self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
         step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), flip=flip)

@@ -59,17 +59,13 @@ def make(
         passed = sum((step >= round(share * total_steps)).astype(jnp.float32) for share in decay_at)
         return jnp.asarray(decay_factor, jnp.float32) ** passed
 
-    def times(step: jax.Array) -> jax.Array:
-        # Float32 would put a product that is a whole number just below it: 2.4 epochs are 3002.7 steps.
-        return (step + 1e-3) / decay_steps
-
     shapes = {
         "cosine": lambda step: to_end(0.5 * (1 - jnp.cos(jnp.pi * left(step)))),
         "linear": lambda step: to_end(left(step)),
         "poly": lambda step: to_end(left(step) ** power),
         "step": stepwise,
         "exponential": lambda step: decay_factor ** (step / decay_steps),
-        "staircase": lambda step: decay_factor ** jnp.floor(times(step)),
+        "staircase": lambda step: decay_factor ** jnp.floor(step / decay_steps),
         "rsqrt": lambda step: jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps)),
         "piecewise": lambda step: jnp.interp(step, *(jnp.asarray(axis, jnp.float32) for axis in zip(*points, strict=True))),
         "constant": jnp.ones_like,

@@ -232,7 +232,7 @@ def test_a_warm_up_may_begin_above_zero():
 
 
 def test_a_staircase_falls_exactly_at_whole_multiples():
-    """EfficientNet's 2.4 epochs: float32 quotients of equal numbers must not fall short of 1, 2, 3, ..."""
+    """Float32 quotients of multiples must not fall short of 1, 2, 3, ..."""
     rate = schedules.make("staircase", peak=1.0, total_steps=10**6, decay_factor=0.5, decay_steps=751.0)
     for n in (1, 2, 3, 7, 100):
         assert float(rate(751 * n)) == pytest.approx(0.5**n)
