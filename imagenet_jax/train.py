@@ -205,10 +205,11 @@ def log_evaluation(
     """Evaluate all weights of the state, print and record; None when a signal asks the run to stop before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
         counts = evaluator.count(weights_of(state), stopping=lambda: signals.received is not None, progress=True)
+    mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
-            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{', with mirror images' if evaluator.flip else ''}"
+            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{mirrored}"
         )
         journal.write(
             {
