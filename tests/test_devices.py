@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from imagenet_jax import build, sharding
+from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.plan import Plan
 
-CONFIG = {
+CONFIG = configs.plain(configs.default()) | {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
     "image_size": 8,
     "bn_group": 8,
@@ -28,14 +29,8 @@ CONFIG = {
     "lr_scaling": "none",
     "lr_batch": 64,
     "schedule": "cosine",
-    "decay_at": [0.5],
-    "decay_factor": 0.1,
     "ema_decay": 0.9,
     "eval_interval_epochs": 0,
-    "mixup_alpha": 0.0,
-    "cutmix_alpha": 0.0,
-    "mix_probability": 1.0,
-    "mix_switch": 0.5,
 }
 
 
