@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
 from imagenet_jax.models.layers import RUNNING
+from imagenet_jax.ops import losses
 from imagenet_jax.ops.mix import Mixing, mix
 from imagenet_jax.optim import optimizers, schedules
 from imagenet_jax.plan import Plan
@@ -57,8 +58,14 @@ def schedule(config: dict[str, Any], plan: Plan) -> tuple[schedules.Schedule, fl
         peak=peak,
         total_steps=plan.total,
         warmup_steps=plan.warmup,
+        warmup_start=config["warmup_start"],
+        end=config["end_learning_rate"],
         decay_at=config["decay_at"],
         decay_factor=config["decay_factor"],
+        decay_steps=config["decay_epochs"] * plan.per_epoch,
+        power=config["decay_power"],
+        points=[(epoch * plan.per_epoch, share) for epoch, share in config["schedule_points"]],
+        cooldown_steps=round(config["cooldown_epochs"] * plan.per_epoch),
     )
     return function, peak
 
@@ -74,6 +81,11 @@ def mixing(config: dict[str, Any]) -> Mixing | None:
         probability=config["mix_probability"],
         switch=config["mix_switch"],
     )
+
+
+def loss(config: dict[str, Any]) -> losses.Loss:
+    """The training objective, of logits and targets."""
+    return losses.make(config["loss"], config["bce_target_threshold"])
 
 
 def state_init(model: Any, config: dict[str, Any]) -> Any:

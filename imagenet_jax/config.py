@@ -33,7 +33,8 @@ BROKEN = ("fail", "substitute")  # values of data.broken
 # A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
 Config = Any
 
-SETTINGS = "model.settings"  # keyword arguments of the model: the one place where keys are free
+# Keyword arguments of the model and of the optimizer: where keys are free. models.create and optim.optimizers check them.
+SETTINGS = ("model.settings", "optimizer.")
 
 # How images become what the model sees. In `default()` these are None: the weights of init_from say it, else this does.
 PREPROCESSING = {
@@ -60,6 +61,7 @@ def default() -> Config:
     c.eval_split = "validation"
     for key, value in PREPROCESSING.items():
         c[key] = config_dict.placeholder(type(value))
+    c.train_sizes = ()  # of training views: ((from this epoch on, pixels), ...), each size compiled once; (): image_size
     c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
     c.repeats = 1  # views of an image in a row; an epoch keeps its length and shows 1 / repeats of the images
     c.data = config_dict.ConfigDict()
@@ -93,33 +95,42 @@ def default() -> Config:
     c.accumulate = 1  # parts that a device computes one after the other in a step, for memory; BN groups must fit into a part
     c.mesh = config_dict.ConfigDict()
     c.mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and averages, each holding a part
+    c.eval_flip = False  # evaluation averages the logits of each image and its mirror image; every result says so
 
-    # Optimizer. The decay is coupled, as in torch: gradient += weight_decay * parameter, before momentum.
+    # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. They are
+    # keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; else its defaults hold.
     c.optimizer = config_dict.ConfigDict()
     c.optimizer.name = "sgd"
-    c.optimizer.momentum = 0.9
-    c.optimizer.nesterov = True
     c.weight_decay = 1e-4
     # Patterns searched in parameter paths such as "layer1_0/bn1/scale". Undecayed are, as in timm, vectors and numbers, tokens and
     # positions, and as in NFNet's paper, gains: all but kernels.
     c.no_weight_decay = (r"(^|/)(bias|scale|gamma|gain|skipinit_gain|cls_token|dist_token|pos_embed)$",)
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
     c.agc = 0.0  # adaptive gradient clipping: to this share of the norm of the weights of each output (NFNet: 0.01); 0: off
+    c.loss = "softmax"  # or sigmoid: a yes or no for each class, summed over them; sigmoid_mean: their mean (timm)
+    c.bce_target_threshold = 0.0  # sigmoid losses: targets above it become 1, others 0, after mixing; 0: as they are
     c.label_smoothing = 0.0
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
     c.mix_probability = 1.0  # of mixing at all, a step
     c.mix_switch = 0.5  # of CutMix, where both are on
-    c.ema_decay = 0.0  # of parameters and BN statistics, a step; 0: off
+    c.ema_decay = 0.0  # of parameters and BN statistics, an update of the average; 0: off
+    c.ema_interval = 1  # steps from one update to the next
 
     # Learning rate, a function of the step alone.
     c.learning_rate = 0.1  # peak, at a batch of lr_batch
     c.lr_scaling = "linear"  # with batch_size / lr_batch: linear, sqrt, or none
     c.lr_batch = 256
-    c.schedule = "cosine"  # cosine, step, or constant, after the warm-up
-    c.warmup_epochs = 0.0  # linear from 0
+    c.schedule = "cosine"  # linear, poly, step, exponential, staircase, rsqrt, piecewise, constant: see optim/schedules.py
+    c.warmup_epochs = 0.0  # linear
+    c.warmup_start = 0.0  # share of the peak at which it begins
+    c.end_learning_rate = 0.0  # where cosine, linear and poly end
+    c.cooldown_epochs = 0.0  # at the end of any schedule, linear to 0
     c.decay_at = (1 / 3, 2 / 3)  # step schedule: divide at these shares of the training
-    c.decay_factor = 0.1
+    c.decay_factor = 0.1  # of step, exponential and staircase
+    c.decay_epochs = 1.0  # exponential and staircase: epochs from one factor to the next
+    c.decay_power = 2.0  # of poly
+    c.schedule_points = ()  # piecewise: ((epoch, share of the peak), ...)
 
     # What the run writes, and when.
     c.log_interval = 100
@@ -135,16 +146,17 @@ def default() -> Config:
 def load(path: str, overrides: list[str]) -> Config:
     """Read a config file (it is Python and is executed) and apply `--config.key=value` overrides.
 
-    `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py").
+    `path` is a file, or the name of a recipe that comes with the package ("resnet50", "configs/resnet50.py"). A recipe with
+    VARIANTS takes one of them after a colon ("resnet50_ffcv:16"), as the argument of its get_config.
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    made = runpy.run_path(str(file)).get("get_config", lambda: None)()
+    made = _call(file, runpy.run_path(str(file)), path.partition(":")[2])
     if not isinstance(made, config_dict.ConfigDict):
         raise UserError(f"{file}: get_config() must return config.default() with changed values.")
     config: Any = made
-    known = [k for k in leaves(default().to_dict()) if not k.startswith(SETTINGS)]
-    found = [k for k in leaves(config.to_dict()) if not k.startswith(SETTINGS)]
+    known = [k for k in leaves(default().to_dict()) if not _free(k)]
+    found = [k for k in leaves(config.to_dict()) if not _free(k)]
     for key in found:
         if key not in known:
             raise unknown("config key", key, known, f"{file} sets it; config.default() lists all.")
@@ -153,8 +165,9 @@ def load(path: str, overrides: list[str]) -> Config:
     typed = []
     for flag in overrides:
         key, _, value = flag.removeprefix("--config.").partition("=")
-        if key.startswith(f"{SETTINGS}."):  # the model's own, which models.create checks; their types are not known here
-            config.model.settings[key.removeprefix(f"{SETTINGS}.")] = _literal(value)
+        if _free(key):  # their types are not known here
+            section, _, setting = key.rpartition(".")
+            (config.optimizer if section == "optimizer" else config.model.settings)[setting] = _literal(value)
             continue
         if key not in known:
             raise unknown("config key", key, known, "config.default() lists all.")
@@ -166,6 +179,24 @@ def load(path: str, overrides: list[str]) -> Config:
     except (flags.Error, ValueError, SyntaxError) as error:
         raise UserError(f'{error}. Set as in --config.epochs=3 or --config.mean="(0.5,0.5,0.5)".') from None
     return config
+
+
+def _call(file: pathlib.Path, module: dict[str, Any], variant: str) -> Any:
+    """The config that a file makes, of the variant that was asked for ("": its default)."""
+    get_config = module.get("get_config", lambda: None)
+    if not variant:
+        return get_config()
+    known = module.get("VARIANTS", ())
+    if not known:
+        raise UserError(f"{file} has no variants. Leave out the colon and {variant!r}.")
+    if variant not in known:
+        raise UserError(f"No variant {variant!r} of {file}. Known: {', '.join(known)}.")
+    return get_config(variant)
+
+
+def _free(key: str) -> bool:
+    """Whether a dotted key is a setting of the model or of the optimizer."""
+    return key.startswith(SETTINGS) and key != "optimizer.name"
 
 
 def _literal(text: str) -> Any:
@@ -185,16 +216,29 @@ def resolve(config: Config, preprocessing: Mapping[str, Any] = PREPROCESSING) ->
 
 
 def find(path: str) -> pathlib.Path:
-    """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package."""
+    """The config file that `path` names: itself, else the recipe of that stem in the checkout or the installed package.
+
+    What follows a colon is the variant, and no part of the name.
+    """
+    path = path.partition(":")[0]
     file = pathlib.Path(path)
     if file.is_file():
         return file
-    folders = [f for f in (CHECKOUT / "configs", pathlib.Path(__file__).parent / "_configs") if f.is_dir()]
-    named = sorted({f.stem: f for folder in reversed(folders) for f in folder.glob("*.py")}.items())
-    for stem, recipe in named:
+    for stem, recipe in shipped().items():
         if path in (stem, f"{stem}.py", f"configs/{stem}.py"):
             return recipe
-    raise UserError(f"No config file {path!r}. Recipes that come with the package: {', '.join(s for s, _ in named)}.")
+    raise UserError(f"No config file {path!r}. Recipes that come with the package: {', '.join(shipped())}.")
+
+
+def shipped() -> dict[str, pathlib.Path]:
+    """The recipes in the checkout, else in the installed package, by name."""
+    folders = [f for f in (CHECKOUT / "configs", pathlib.Path(__file__).parent / "_configs") if f.is_dir()]
+    return dict(sorted({f.stem: f for folder in reversed(folders) for f in folder.glob("*.py")}.items()))
+
+
+def variants(file: pathlib.Path) -> tuple[str, ...]:
+    """What may stand after a colon behind the recipe's name."""
+    return tuple(runpy.run_path(str(file)).get("VARIANTS", ()))
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -234,13 +278,14 @@ def validate(c: Config, *, devices: int) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value} is no finite number.")
     _positive(c, "image_size", "batch_size", "accumulate", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch")
+    _positive(c, "ema_interval", "decay_factor", "decay_epochs", "decay_power")
     _positive(c, "repeats", "epochs", "learning_rate", "crop_ratio")
     off = ("weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size")
-    off += ("keep_every", "max_skipped", "stall_seconds")
-    for key in (*off, "mixup_alpha", "cutmix_alpha"):
+    off += ("keep_every", "max_skipped", "stall_seconds", "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs")
+    for key in off:
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
-    for key in ("label_smoothing", "ema_decay"):
+    for key in ("label_smoothing", "ema_decay", "warmup_start", "bce_target_threshold"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
     for key in ("mix_probability", "mix_switch"):
@@ -269,6 +314,9 @@ def validate(c: Config, *, devices: int) -> None:
             f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
         )
+    _check_train_sizes(c)
+    if c.bce_target_threshold and c.loss == "softmax":
+        raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
     each = f"{devices} devices" + (f", {c.accumulate} parts each" if c.accumulate > 1 else "")
     _divides(c.batch_size, devices * c.accumulate, "batch_size", each)
     if c.eval_batch_size:
@@ -284,6 +332,14 @@ def validate(c: Config, *, devices: int) -> None:
     if c.model.name is None and not c.init_from:
         raise UserError(
             "model.name is not set. Set --config.model.name, of `python -m imagenet_jax.models`, or --config.init_from."
+        )
+
+
+def _check_train_sizes(c: Config) -> None:
+    begins, sides = [epoch for epoch, _ in c.train_sizes], [side for _, side in c.train_sizes]
+    if begins and (begins != sorted(set(begins)) or begins[0] != 0 or begins[-1] >= c.epochs or min(sides) < 1):
+        raise UserError(
+            f"train_sizes={c.train_sizes} must be ((epoch, pixels), ...), epochs growing from 0 to less than epochs={c.epochs:g}."
         )
 
 

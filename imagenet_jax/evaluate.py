@@ -50,7 +50,10 @@ class Counts:
 
 
 class Evaluator:
-    """The jitted evaluation of one model on one split; `count` may be called with ever new weights."""
+    """The jitted evaluation of one model on one split; `count` may be called with ever new weights.
+
+    With `flip`, what is counted is the mean of an image's logits and those of its mirror image; samples show the image's alone.
+    """
 
     def __init__(
         self,
@@ -62,12 +65,13 @@ class Evaluator:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         batch_size: int,
+        flip: bool = False,
         hosting: dict[str, int] | None = None,
     ):
-        self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
+        self.source, self.pixels, self.mesh, self.batch_size, self.flip = source, pixels, mesh, batch_size, flip
         self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
-        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes))
+        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), flip=flip)
         self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
         self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
         predict = steps.make_predict_step(model, mean=mean, std=std)
@@ -215,7 +219,8 @@ def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path
 def summary(result: dict[str, Any]) -> str:
     """The lines that a person wants to see."""
     step = f", step {result['step']:,}" if result["step"] else ""
-    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}"]
+    mirrored = ", with mirror images" if result["preprocessing"]["flip"] else ""
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}{mirrored}"]
     for name in ("raw", "ema"):
         if r := result[name]:
             macro = r["macro"]
@@ -248,7 +253,8 @@ def main(argv: list[str]) -> int:
     batch_size = flags.batch_size or config.get("eval_batch_size") or config.get("batch_size", BATCH)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=batch_size
+        loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
+        mean=loaded.mean, std=loaded.std, flip=config["eval_flip"],
     )  # fmt: skip
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from imagenet_jax.errors import RunError
 from imagenet_jax.state import TrainState
@@ -69,7 +70,7 @@ def fit(
     caller.
     """
     window = _Accumulator(max_skipped)
-    done = start
+    done, compiled = start, None
     for step in range(start, stop):
         if hooks.stopping():
             break
@@ -80,9 +81,11 @@ def fit(
         window.add(sums)
         done = step + 1
         hooks.tick()
-        if step == start:  # the first step includes compilation: it counts in the metrics, not in the speed
+        shapes = jax.tree.map(np.shape, batch)
+        if shapes != compiled:  # the step included compilation: it counts in the metrics, not in the speed
             jax.block_until_ready(sums)
             window.forget_time()
+            compiled = shapes
         logging, saving, evaluating = done % log_interval == 0, done % save_interval == 0, done in eval_steps
         if logging or saving or evaluating:
             seen = window.close(done)  # raises before anything is saved

@@ -1,6 +1,7 @@
 """How many steps a run has, and what happens at which."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -18,6 +19,10 @@ class Plan:
             0,
             self.total,
         }  # the last one comes after the loop
+
+    def sizes(self, by_epoch: Sequence[tuple[float, int]]) -> tuple[tuple[int, int], ...]:
+        """((from this epoch on, pixels), ...) by step."""
+        return tuple((round(epoch * self.per_epoch), side) for epoch, side in by_epoch)
 
     def epoch(self, step: int) -> float:
         """Passes over the training split after `step` steps."""

@@ -86,6 +86,7 @@ def describe(
             "crop_ratio": c["crop_ratio"],
             "interpolation": c["interpolation"],
             "antialias": c["antialias"],
+            "flip": c["eval_flip"],
             "mean": c["mean"],
             "std": c["std"],
             "decoder": {"name": pixels.engine.name, "version": pixels.engine.version},
@@ -160,6 +161,9 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         f"{data['eval_split']}, {len(data['classes']):,} classes",
         "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
         f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
+        "views": ", ".join(f"from epoch {epoch:g} {side} x {side}" for epoch, side in c["train_sizes"]) or "of the same size",
+        "evaluation": f"central crop of {c['crop_ratio']:g}"
+        + (", logits averaged with the mirror image's" if c["eval_flip"] else ""),
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
@@ -200,7 +204,8 @@ def flat(c: dict[str, Any], prefix: str = "") -> list[str]:
 
 def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str:
     """Shapes and the compiler's own count of the memory of one training step, a device."""
-    batch = sharding.batch_shapes(mesh, c["batch_size"], c["image_size"])
+    size = max((side for _, side in c["train_sizes"]), default=c["image_size"])
+    batch = sharding.batch_shapes(mesh, c["batch_size"], size)
     with loop.out_of_memory_hint(c["batch_size"], math.lcm(mesh.size, c["bn_group"] or 1)):
         used = train_step.lower(abstract, batch).compile().memory_analysis()
     lines = [f"  {path:60s} {leaf.dtype!s:10s} {tuple(leaf.shape)}" for path, leaf in tree.paths(abstract.params)]

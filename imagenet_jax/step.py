@@ -18,7 +18,7 @@ from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
 from imagenet_jax.ops.images import normalize
-from imagenet_jax.ops.losses import cross_entropy, smoothed_targets, soft_cross_entropy
+from imagenet_jax.ops.losses import Loss, cross_entropy, smoothed_targets, soft_cross_entropy
 from imagenet_jax.ops.mix import Mixing
 from imagenet_jax.optim import ema, masks
 from imagenet_jax.optim.accumulate import accumulated
@@ -39,7 +39,9 @@ def make_train_step(
     mean: Sequence[float],
     std: Sequence[float],
     label_smoothing: float = 0.0,
+    loss: Loss = soft_cross_entropy,
     ema_decay: float = 0.0,
+    ema_interval: int = 1,
     mixing: Mixing | None = None,
     frozen: Sequence[str] = (),
     seed: int = 0,
@@ -66,12 +68,8 @@ def make_train_step(
         params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, still)
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout})
-        if "target" in batch:
-            losses = soft_cross_entropy(logits, batch["target"])
-        else:
-            losses = cross_entropy(logits, batch["label"], label_smoothing)
         right = jnp.sum(topk.correct(logits, batch["label"], 1))
-        return jnp.mean(losses), (right, updated.get("batch_stats", {}))
+        return jnp.mean(loss(logits, batch["target"])), (right, updated.get("batch_stats", {}))
 
     if accumulate > 1:
         gradient = accumulated(loss_fn, mesh, accumulate, max(1, model.bn_group))
@@ -84,27 +82,27 @@ def make_train_step(
                 f"accumulate={accumulate} computes a batch in parts, but bn_group=0 normalises over all of it. "
                 "Set --config.bn_group to a divisor of a part, such as 32."
             )
+        batch = batch | {"target": smoothed_targets(batch["label"], model.num_classes, label_smoothing, model.wide)}
         if mixing is not None:
-            key = key_of(state.step, MIXING)
-            images, targets = mixing(key, batch["image"], smoothed_targets(batch["label"], model.num_classes, label_smoothing))
+            images, targets = mixing(key_of(state.step, MIXING), batch["image"], batch["target"])
             batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}
         whole = sharding.gathered(mesh, state.params)
-        (loss, (right, batch_stats)), grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
+        (objective, (right, batch_stats)), grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
         grads = sharding.scattered(mesh, grads)
         rate = schedule(state.step)
         directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)
         average = state.ema
         if ema_decay:
-            average = ema.update(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step)
+            average = ema.update(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step, ema_interval)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        finite = jnp.isfinite(objective) & jnp.isfinite(optax.tree.norm(grads))
         new = TrainState(state.step, params, batch_stats, opt_state, average)
         kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, state)
         count = batch["label"].shape[0]
         sums = {
             "images": jnp.asarray(count, jnp.int32),
-            "loss": loss * count,
+            "loss": objective * count,
             "top1": right,
             "nonfinite": 1 - finite.astype(jnp.int32),
             "learning_rate": rate,
@@ -115,16 +113,20 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int, flip: bool = False
 ) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array]]:
     """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch). Padded examples count nowhere.
 
     The sums are integers, so they are exact and do not depend on batch size or devices: "images", "top1", "top5", "confusion"
-    (classes, classes). Start from `zero_sums`. Loss sums go out a batch at a time, to be added in float64 on the host.
+    (classes, classes). Start from `zero_sums`. Loss sums go out a batch at a time, to be added in float64 on the host. With `flip`,
+    logits are the mean of those of the image and its mirror image.
     """
 
     def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
-        logits = _logits(model, variables, normalize(batch["image"], mean, std, model.dtype))
+        images = normalize(batch["image"], mean, std, model.dtype)
+        logits = _logits(model, variables, images)
+        if flip:
+            logits = (logits + _logits(model, variables, images[:, :, ::-1])) / 2
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {

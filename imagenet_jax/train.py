@@ -74,7 +74,7 @@ def train(
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        mean=tuple(c["mean"]), std=tuple(c["std"]), hosting=hosting,
+        mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], hosting=hosting,
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -104,7 +104,7 @@ def train(
         host = loader.train_batches(
             train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
             rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
-            repeats=c["repeats"], broken=c["data"]["broken"], **hosting,
+            repeats=c["repeats"], broken=c["data"]["broken"], sizes=plan.sizes(c["train_sizes"]), **hosting,
         )  # fmt: skip
         keep = ("image", "label")
         stopping = functools.partial(stop_asked, watchdog, agreed)
@@ -152,8 +152,8 @@ def jitted_step(
     """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
-        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"],
-        ema_decay=c["ema_decay"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
+        ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))
@@ -247,10 +247,11 @@ def log_evaluation(
     """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
         counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
+    mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
-            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}"
+            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{mirrored}"
         )
         journal.write(
             {

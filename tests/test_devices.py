@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import build, checkpoint, hlo, sharding, tree
+from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader
@@ -19,7 +20,7 @@ from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.plan import Plan
 
-CONFIG = {
+CONFIG = configs.plain(configs.resolve(configs.default())) | {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
     "image_size": 8,
     "bn_group": 8,
@@ -35,17 +36,8 @@ CONFIG = {
     "lr_scaling": "none",
     "lr_batch": 64,
     "schedule": "cosine",
-    "decay_at": [0.5],
-    "decay_factor": 0.1,
     "ema_decay": 0.9,
-    "frozen": [],
-    "bn_frozen": False,
-    "layer_decay": 1.0,
     "eval_interval_epochs": 0,
-    "mixup_alpha": 0.0,
-    "cutmix_alpha": 0.0,
-    "mix_probability": 1.0,
-    "mix_switch": 0.5,
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from imagenet_jax import build, tree
 from imagenet_jax import step as steps
+from imagenet_jax.ops import losses
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy
 from imagenet_jax.optim import schedules
@@ -180,3 +181,27 @@ def test_what_is_dropped_depends_on_seed_and_step_alone():
     losses = [float(f(s, batch)[1]["loss"]) for f, s in ((step, state), (step, state), (step, later), (other, state))]
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
+
+
+def test_flipping_averages_the_logits_of_an_image_and_its_mirror_image(parts):
+    model, state, batch = parts
+    batch = {**batch, "mask": np.ones(len(batch["label"]), bool)}
+    flipped, flipped_loss = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, **VIEW))(
+        state.variables(), steps.zero_sums(5), batch
+    )
+    both = [model.apply(state.variables(), normalize(x, VIEW["mean"], VIEW["std"], jnp.float32)) for x in mirrored(batch["image"])]
+    mean = (both[0] + both[1]) / 2
+    assert int(flipped["top1"]) == int(jnp.sum(jnp.argmax(mean, -1) == batch["label"]))
+    assert float(flipped_loss) == pytest.approx(float(jnp.sum(cross_entropy(mean, batch["label"]))), rel=1e-5)
+
+
+def mirrored(images):
+    return jnp.asarray(images), jnp.asarray(images)[:, :, ::-1]
+
+
+def test_the_loss_of_the_config_is_the_objective(parts):
+    """Its sum over a batch, of smoothed targets; sigmoid_mean is a fifth of sigmoid with five classes."""
+    model, state, batch = parts
+    told = [float(make(model, loss=losses.make(name))(state, batch)[1]["loss"]) for name in ("softmax", "sigmoid", "sigmoid_mean")]
+    assert told[1] == pytest.approx(5 * told[2], rel=1e-5)
+    assert told[0] != pytest.approx(told[1], rel=1e-2)

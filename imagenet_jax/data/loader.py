@@ -8,7 +8,7 @@ process of a distributed run decodes only its own rows of the global batch.
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ from imagenet_jax.errors import RunError
 
 IMAGES_A_TASK = 4  # hand-over to a thread costs about as much as 5 % of one decode; more an image would starve small batches
 SUBSTITUTES = 16  # examples tried in the place of one that does not decode
+
+Sizes = tuple[tuple[int, int], ...]  # sides of the squares: ((from this step on, pixels), ...), the first from step 0
 
 Batch = dict[str, np.ndarray]  # image uint8 (n, size, size, 3), label int32 (n,), mask bool (n,), id and instead_of int64 (n,)
 
@@ -51,12 +53,14 @@ class Wanted(NamedTuple):
 
 
 class Views(Protocol):
-    """What the batches show; can be pickled for another process. `steps` is what there is."""
+    """What the batches show; can be pickled for another process. `steps` is what there is, `sizes` () where image_size holds."""
 
     @property
     def steps(self) -> range: ...
     @property
     def broken(self) -> Literal["fail", "substitute"]: ...
+    @property
+    def sizes(self) -> Sizes: ...
 
     def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
         """The rows of the batch of `step` out of a data set of `size` examples; fewer than rows.count where it ends."""
@@ -73,20 +77,22 @@ class TrainViews:
     steps: range
     repeats: int = 1
     broken: Literal["fail", "substitute"] = "fail"
+    sizes: Sizes = ()
 
     def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
+        side = side_at(step, self.sizes, pixels)
         epochs, ids, numbers = order.examples(
             step * self.batch_size + rows.first, rows.count, size, self.seed, self.repeats, self.batch_size
         )
         keys = order.hash64_each(self.seed, epochs, ids, numbers)
-        return [self._one(example, key, pixels) for example, key in zip(ids.tolist(), keys.tolist(), strict=True)]
+        return [self._one(example, key, side) for example, key in zip(ids.tolist(), keys.tolist(), strict=True)]
 
-    def _one(self, example: int, key: int, pixels: Pixels) -> Wanted:
+    def _one(self, example: int, key: int, side: int) -> Wanted:
         draws = order.Draws.at(key)
 
         def view_of(height: int, width: int) -> View:
             # An augmentation list that chooses no box of its own starts from the whole central square of the image.
-            return self.augment.view(central(height, width, pixels.image_size, 1.0), draws)
+            return self.augment.view(central(height, width, side, 1.0), draws)
 
         def finish(square: np.ndarray) -> None:
             square[...] = self.augment.pixels(square, draws)
@@ -101,6 +107,7 @@ class EvalViews:
     batch_size: int
     steps: range
     broken: Literal["fail"] = "fail"  # never "substitute": every image is counted once
+    sizes: Sizes = ()
 
     def __call__(self, step: int, rows: Rows, size: int, pixels: Pixels) -> list[Wanted]:
         def view_of(height: int, width: int) -> View:
@@ -122,6 +129,7 @@ def train_batches(
     stop: int,
     repeats: int = 1,
     broken: Literal["fail", "substitute"] = "fail",
+    sizes: Sizes = (),
     threads: int = 0,
     processes: int = 0,
     prefetch: int = 4,
@@ -129,9 +137,10 @@ def train_batches(
     """This process's share of the global batches of steps start .. stop - 1, in order.
 
     An example that does not decode raises RunError, naming it, or gives way to the one with the next id (`broken` = "substitute"),
-    always the same one; `instead_of` then holds the id that was due, and -1 everywhere else.
+    always the same one; `instead_of` then holds the id that was due, and -1 everywhere else. `sizes`: where the squares of a step
+    are not of pixels.image_size.
     """
-    views = TrainViews(augment, seed, batch_size, range(start, stop), repeats, broken)
+    views = TrainViews(augment, seed, batch_size, range(start, stop), repeats, broken, sizes)
     return _batches(source, pixels, views, rows, threads, processes, prefetch)
 
 
@@ -154,33 +163,42 @@ def _batches(
     source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, processes: int, prefetch: int
 ) -> Generator[Batch]:  # fmt: skip
     if not processes:
-        return in_threads(source, pixels, views, rows, threads, prefetch, empty_batches(rows, pixels))
+        return in_threads(source, pixels, views, rows, threads, prefetch, fresh)
     from imagenet_jax.data import workers  # it imports this module, in each worker
 
     return workers.in_processes(source, pixels, views, rows, threads, processes, prefetch)
 
 
-def empty_batches(rows: Rows, pixels: Pixels) -> Iterable[np.ndarray]:
-    """Fresh memory for the pixels of each batch."""
-    while True:
-        yield np.empty((rows.count, pixels.image_size, pixels.image_size, 3), np.uint8)
+def side_at(step: int, sizes: Sizes, pixels: Pixels) -> int:
+    """The side of the squares of that step."""
+    return next((side for begin, side in reversed(sizes) if begin <= step), pixels.image_size)
+
+
+def fresh(shape: tuple[int, ...]) -> np.ndarray:
+    """New memory for the pixels of a batch."""
+    return np.empty(shape, np.uint8)
 
 
 def in_threads(
-    source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, prefetch: int, memory: Iterable[np.ndarray]
+    source: Source,
+    pixels: Pixels,
+    views: Views,
+    rows: Rows,
+    threads: int,
+    prefetch: int,
+    memory: Callable[[tuple[int, ...]], np.ndarray],
 ) -> Generator[Batch]:
     """Keep `prefetch` batches under way, hand them out in order; closing the iterator stops the threads.
 
-    `memory` gives the arrays for the pixels, one a batch.
+    `memory` gives the array for the pixels of a batch of that shape.
     """
     pool = ThreadPoolExecutor(threads or visible_cores(), thread_name_prefix="decode")
     under_way: collections.deque[tuple[Batch, list[Future]]] = collections.deque()
-    blank = iter(memory)
 
     def begin(step: int) -> None:
-        wanted = views(step, rows, len(source), pixels)
+        wanted, side = views(step, rows, len(source), pixels), side_at(step, views.sizes, pixels)
         batch = {
-            "image": next(blank),
+            "image": memory((rows.count, side, side, 3)),
             "label": np.zeros(rows.count, np.int32),
             "mask": np.arange(rows.count) < len(wanted),
             "id": np.full(rows.count, -1, np.int64),

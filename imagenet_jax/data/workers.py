@@ -5,12 +5,13 @@ consumer holds is nobody else's. Workers are spawned, never forked: the parent h
 """
 
 import itertools
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from multiprocessing import connection, shared_memory, util
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ class Worker(NamedTuple):
     answers: connection.Connection
     permits: Any  # a semaphore of free slots
     memory: shared_memory.SharedMemory
-    shape: tuple[int, ...]  # of the memory, uint8: (slots, rows, size, size, 3)
+    shape: tuple[int, int]  # of the memory: slots, and the bytes of the largest batch
 
 
 def in_processes(
@@ -57,8 +58,9 @@ def in_processes(
         for number, (first, last) in enumerate(itertools.pairwise(bounds)):
             share = Rows(rows.first + first, last - first)
             workers.append(_start(number, slice(first, last), source, pixels, views, share, threads, prefetch))
-        fresh = loader.empty_batches(rows, pixels)
-        for place, (_, image) in enumerate(zip(views.steps, fresh, strict=False)):
+        for place, step in enumerate(views.steps):
+            side = loader.side_at(step, views.sizes, pixels)
+            image = loader.fresh((rows.count, side, side, 3))
             parts = [_take(worker, place, image[worker.rows]) for worker in workers]
             yield {"image": image} | {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     finally:
@@ -81,8 +83,9 @@ def _start(
     number: int, part: slice, source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, prefetch: int
 ) -> Worker:  # fmt: skip
     context = multiprocessing.get_context("spawn")
-    shape = (prefetch + 2, rows.count, pixels.image_size, pixels.image_size, 3)
-    memory = shared_memory.SharedMemory(create=True, size=int(np.prod(shape)))
+    largest = max((side for _, side in views.sizes), default=pixels.image_size)
+    shape = (prefetch + 2, rows.count * largest * largest * 3)
+    memory = shared_memory.SharedMemory(create=True, size=shape[0] * shape[1])
     here, there = context.Pipe(duplex=False)
     permits = context.Semaphore(shape[0])
     engine = (pixels.engine.name, pixels.engine.interpolation)
@@ -105,7 +108,8 @@ def _take(worker: Worker, place: int, out: np.ndarray) -> Batch:
         raise RunError(f"{worker.name} died, exit code {code}{CAUSES.get(code, '')}.") from None
     if isinstance(answer, Exception):
         raise answer
-    out[...] = np.ndarray(worker.shape, np.uint8, worker.memory.buf)[place % worker.shape[0]]
+    slot = np.ndarray(worker.shape, np.uint8, worker.memory.buf)[place % worker.shape[0]]
+    out[...] = slot[: out.size].reshape(out.shape)
     worker.permits.release()
     return answer
 
@@ -119,7 +123,7 @@ def _work(
     threads: int,
     prefetch: int,
     memory: str,
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
     permits: Any,
     answers: connection.Connection,
 ) -> None:
@@ -130,14 +134,15 @@ def _work(
     shared = shared_memory.SharedMemory(memory)
     slots = np.ndarray(shape, np.uint8, shared.buf)
 
-    def free_slots() -> Iterator[np.ndarray]:
-        for place in itertools.count():
-            permits.acquire()
-            yield slots[place % len(slots)]
+    places = itertools.count()
+
+    def free_slot(shape: tuple[int, ...]) -> np.ndarray:
+        permits.acquire()
+        return slots[next(places) % len(slots)][: math.prod(shape)].reshape(shape)
 
     try:
         pixels = Pixels(decode.engine(*engine), *sizes)
-        for batch in loader.in_threads(source, pixels, views, rows, threads, prefetch, free_slots()):
+        for batch in loader.in_threads(source, pixels, views, rows, threads, prefetch, free_slot):
             answers.send({key: value for key, value in batch.items() if key != "image"})
     except RunError as error:
         answers.send(error)

@@ -177,10 +177,17 @@ def conv_norm(
     return act(x) if act else x
 
 
-def linear(features: int, fan_in: int, *, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:
-    """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in)."""
+def linear(
+    features: int, fan_in: int, *, bias: float | None = None, dtype: Dtype, param_dtype: Dtype, name: str
+) -> nn.Dense:  # fmt: skip
+    """A dense layer on `fan_in` inputs, initialised as torch's nn.Linear: kernel and bias within +-1/sqrt(fan_in).
+
+    A `bias` that is given starts at that number.
+    """
 
     def bias_init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        if bias is not None:
+            return jnp.full(shape, bias, dtype)
         return jax.random.uniform(key, shape, dtype, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     return nn.Dense(features, kernel_init=linear_init, bias_init=bias_init, dtype=dtype, param_dtype=param_dtype, name=name)
@@ -279,6 +286,13 @@ def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -
     """The maximum over kernel x kernel windows of (n, h, w, c), padded by (before, after) pixels on both axes."""
     paddings = ((0, 0), padding, padding, (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), paddings)
+
+
+def blur(x: jax.Array) -> jax.Array:
+    """(n, h, w, c) filtered by [1 2 1] / 4 along both axes, with zeros outside."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
 
 
 def global_pool(x: jax.Array, dtype: Dtype) -> jax.Array:

@@ -3,7 +3,8 @@
 Names are timm's (`mixer_b16_224`), with `blocks.0.` written `blocks_0/`. The weights that mix patches belong to one
 image size: that of the images given to `init`.
 
-drop_path: of the last block, see layers. remat: compute each block anew in the backward pass.
+drop_path: of the last block, see layers. head_bias: where the classifier's bias starts. remat: compute each block anew
+in the backward pass.
 """
 
 from functools import partial
@@ -24,6 +25,7 @@ class Mixer(layers.Classifier):
     width: int = 768
     depth: int = 12
     drop_path: float = 0.0
+    head_bias: float = 0.0
     remat: bool = False
 
     @nn.compact
@@ -40,7 +42,8 @@ class Mixer(layers.Classifier):
         dtypes["dtype"] = self.wide
         maps["pooled"] = jnp.mean(layers.layer_norm(**dtypes, name="norm")(x), 1)
         if head:
-            dense = nn.Dense(self.num_classes, kernel_init=layers.normal_init, **dtypes, name="head")
+            bias_init = nn.initializers.constant(self.head_bias)
+            dense = nn.Dense(self.num_classes, kernel_init=layers.normal_init, bias_init=bias_init, **dtypes, name="head")
             maps["logits"] = dense(maps["pooled"])
         return maps
 

@@ -13,6 +13,8 @@ variant_d: ResNet-D (He et al. 2018, arXiv 1812.01187, section 4): three 3x3 con
 stride_on_1x1: a bottleneck's stride in its first 1x1 convolution (the paper's v1), not in the 3x3 (v1.5, torchvision:
     about 0.5 % more top-1 for 7 % more multiply-adds in ResNet-50).
 max_pool_padding: pixels (before, after) of the stem's pooling; (0, 1) is what TensorFlow's "SAME" does to even sizes.
+blur_pool: blur before every strided convolution of a block (Zhang 2019, arXiv 1904.11486, as FFCV places it).
+drop_path: of the last block, see layers. head_bias: where the classifier's bias starts; None: as in torch.
 zero_init_last_bn: start every block as the identity (Goyal et al. 2017, section 5.1; torchvision: zero_init_residual).
 remat: keep the inputs of blocks alone for the backward pass and compute the rest again: a forward pass more a step.
 """
@@ -31,12 +33,13 @@ from imagenet_jax.models import layers
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions: ResNet-18 and -34."""
 
-    conv: Callable[..., nn.Module]
+    conv: Callable[..., Callable[[jax.Array], jax.Array]]
     norm: Callable[..., nn.Module]
     width: int
     stride: int
     last_scale: nn.initializers.Initializer
     pooled_shortcut: bool
+    drop: Callable[[jax.Array], jax.Array]  # of the branch: stochastic depth
     expansion = 1
 
     @nn.compact
@@ -45,18 +48,19 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
-        return nn.relu(y + shortcut(self, x))
+        return nn.relu(self.drop(y) + shortcut(self, x))
 
 
 class Bottleneck(nn.Module):
     """1x1 down, 3x3, 1x1 up to four times the width: ResNet-50 and deeper. `inner`: channels of the 3x3."""
 
-    conv: Callable[..., nn.Module]
+    conv: Callable[..., Callable[[jax.Array], jax.Array]]
     norm: Callable[..., nn.Module]
     width: int
     stride: int
     last_scale: nn.initializers.Initializer
     pooled_shortcut: bool
+    drop: Callable[[jax.Array], jax.Array]  # of the branch: stochastic depth
     inner: int
     groups: int
     stride_on_1x1: bool
@@ -71,7 +75,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.conv(self.width * self.expansion, 1, name="conv3")(y)
         y = self.norm(name="bn3", scale_init=self.last_scale)(y)
-        return nn.relu(y + shortcut(self, x))
+        return nn.relu(self.drop(y) + shortcut(self, x))
 
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
@@ -85,6 +89,12 @@ def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
     return block.norm(name="downsample_bn")(block.conv(width, 1, stride, name="downsample_conv")(x))
 
 
+def blurred_conv(features: int, kernel: int, stride: int = 1, **settings: Any) -> Callable[[jax.Array], jax.Array]:
+    """`layers.conv`, and before it, where it is strided, a blur; a stride alone takes every other pixel as it comes."""
+    conv = layers.conv(features, kernel, stride, **settings)
+    return conv if stride == 1 else lambda x: conv(layers.blur(x))
+
+
 class ResNet(layers.Classifier):
     """Four stages of `depths` blocks; those of stage s work on `width` x 2^s channels. UserError: groups in basic blocks."""
 
@@ -96,6 +106,9 @@ class ResNet(layers.Classifier):
     variant_d: bool = False
     stride_on_1x1: bool = False
     max_pool_padding: tuple[int, int] = (1, 1)
+    blur_pool: bool = False
+    drop_path: float = 0.0
+    head_bias: float | None = None
     zero_init_last_bn: bool = False
     remat: bool = False
 
@@ -108,23 +121,27 @@ class ResNet(layers.Classifier):
 
         x = self._stem(images.astype(self.dtype), conv, norm)
         x = layers.max_pool(x, 3, 2, self.max_pool_padding)
+        in_block = partial(blurred_conv, **dtypes) if self.blur_pool else conv
+        rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
         maps = {}
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 x = block(
-                    conv,
+                    in_block,
                     norm,
                     width=self.width * 2**stage,
                     stride=2 if stage > 0 and i == 0 else 1,
                     last_scale=nn.initializers.zeros if self.zero_init_last_bn else nn.initializers.ones,
                     pooled_shortcut=self.variant_d,
+                    drop=partial(layers.drop_path, rate=next(rates), train=train),
                     name=f"layer{stage + 1}_{i}",
                     **self._bottleneck(self.width * 2**stage),
                 )(x)
             maps[f"stride{4 * 2**stage}"] = x
         maps["pooled"] = layers.global_pool(x, self.wide)
         if head:
-            fc = layers.linear(self.num_classes, x.shape[-1], dtype=self.wide, param_dtype=self.param_dtype, name="fc")
+            wide = {"dtype": self.wide, "param_dtype": self.param_dtype}
+            fc = layers.linear(self.num_classes, x.shape[-1], bias=self.head_bias, **wide, name="fc")
             maps["logits"] = fc(maps["pooled"])
         return maps
 

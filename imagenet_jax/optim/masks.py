@@ -9,6 +9,8 @@ import jax
 from imagenet_jax import tree
 from imagenet_jax.errors import UserError
 
+HEAD = re.compile(r"(fc|head|classifier)[/_]")  # the classifier, as every family names it, perhaps with a number
+
 
 def decayed(params: Any, no_weight_decay: Sequence[str]) -> Any:
     """True for each parameter that weight decay applies to: no pattern of `no_weight_decay` is found in its path."""
@@ -32,5 +34,5 @@ def frozen(params: Any, patterns: Sequence[str]) -> Any:
 
 
 def not_of_the_head(params: Any) -> Any:
-    """False for the parameters of the classifier, which every family names fc, head or classifier, perhaps with a number."""
-    return tree.map_with_path(lambda path, _: not re.match(r"(fc|head|classifier)[/_]", path), params)
+    """False for the parameters of the classifier."""
+    return tree.map_with_path(lambda path, _: not HEAD.match(path), params)

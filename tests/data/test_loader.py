@@ -342,3 +342,12 @@ def test_unless_asked_for_nothing_is_substituted():
         list(train(with_broken({4})))
     with pytest.raises(RunError, match=r"4\.png \(example 4 of toy"):
         list(eval_batches(with_broken({4}), PIXELS, batch_size=8, rows=Rows(0, 8)))
+
+
+def test_sizes_change_with_the_step_and_a_resumed_run_sees_the_same(source):
+    """6 batches, of 12 pixels up to step 3 and of 20 from there on; nothing but the size differs from a run of that size."""
+    grown = list(train(source, sizes=((0, 12), (3, 20)), threads=3))
+    assert [b["image"].shape for b in grown] == [(8, 12, 12, 3)] * 3 + [(8, 20, 20, 3)] * 3
+    assert_same(train(source, sizes=((0, 12), (3, 20)), start=2), grown[2:])
+    assert_same(train(source, sizes=((0, 20),), start=3), grown[3:])
+    assert [b["id"].tolist() for b in grown] == [b["id"].tolist() for b in train(source)]

@@ -233,3 +233,9 @@ def test_workers_follow_a_parent_that_is_killed(script):
     process.kill()
     assert wait_until(lambda: not any(map(is_alive, pids)))
     assert wait_until(lambda: all(map(shared_memory_is_gone, names)))
+
+
+def test_workers_give_every_step_its_size(source):
+    """More batches than slots, so that slots of the largest size are used again for smaller and larger ones."""
+    sizes = ((0, 8), (5, 24), (8, 16))
+    assert_same(train(source, stop=12, sizes=sizes, processes=2), list(train(source, stop=12, sizes=sizes)))

@@ -9,6 +9,7 @@ import pytest
 
 from imagenet_jax import models, tree
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import layers
 
 
 def shapes(model, side=64, channels=3, method=None):
@@ -176,3 +177,41 @@ def test_float64_all_through(x64):
     model = models.create("resnet18", num_classes=4, dtype=jnp.float64, param_dtype=jnp.float64)
     variables, logits = shapes(model)
     assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, logits))} == {"float64"}
+
+
+def test_blur_pool_filters_what_strided_convolutions_see(torch):
+    """FFCV's BlurPoolConv2d: [1 2 1] x [1 2 1] / 16 on every channel, zeros around, then the convolution. The stem has none."""
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 5)).astype(np.float32)
+    kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]])[None, None].repeat(5, 1, 1, 1) / 16
+    theirs = torch.nn.functional.conv2d(torch.tensor(x).permute(0, 3, 1, 2), kernel, padding=1, groups=5).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(layers.blur(jnp.asarray(x)), theirs, atol=1e-6)
+
+    small = {"num_classes": 3, "depths": (1, 1), "width": 4}
+    plain, blurred = (models.create("resnet50", **small, blur_pool=b) for b in (False, True))
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(1, 32, 32, 3)), jnp.float32)
+    variables = plain.init(jax.random.key(0), images)
+    before, after = (model.apply(variables, images, method="features") for model in (plain, blurred))
+    np.testing.assert_array_equal(before["stride4"], after["stride4"])
+    assert not np.allclose(before["stride8"], after["stride8"], atol=1e-3)
+
+
+def test_stochastic_depth_drops_branches_in_training_alone():
+    """At a rate of almost 1 the last block is its shortcut; the first of the two has rate 0."""
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(4, 32, 32, 3)), jnp.float32)
+    model = models.create("resnet18", num_classes=3, depths=(1, 1), width=4, drop_path=0.999)
+    variables = model.init(jax.random.key(0), images)
+
+    def maps(variables, **settings):
+        return model.apply(variables, images, method="features", mutable=["batch_stats"], **settings)[0]
+
+    still = jax.tree.map(jnp.zeros_like, variables["params"]["layer2_0"]["bn2"])
+    without = {**variables, "params": {**variables["params"], "layer2_0": {**variables["params"]["layer2_0"], "bn2": still}}}
+    dropped, shortcut = (maps(v, train=True, rngs={"dropout": jax.random.key(1)}) for v in (variables, without))
+    np.testing.assert_array_equal(dropped["stride8"], shortcut["stride8"])
+    assert not np.allclose(maps(variables)["stride8"], maps(without)["stride8"])
+
+
+def test_the_bias_of_the_head_starts_where_it_is_told():
+    model = models.create("resnet18", num_classes=5, depths=(1,), width=4, head_bias=-6.9)
+    bias = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["fc"]["bias"]
+    np.testing.assert_allclose(bias, [-6.9] * 5, rtol=1e-6)
