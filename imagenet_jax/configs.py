@@ -42,7 +42,7 @@ def rows() -> Iterator[Row]:
     for file in config.shipped().values():
         header = file.read_text().split('"""')[1]
         for name in (f"{file.stem}:{v}" for v in config.variants(file)) if config.variants(file) else (file.stem,):
-            c = config.plain(config.load(name, []))
+            c = config.plain(config.resolve(config.load(name, [])))
             if c["dataset"] == "imagenet2012":
                 yield _row(name, c, header)
 

@@ -153,7 +153,8 @@ def jitted_step(
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
         model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
-        ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+        ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"],
+        mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))

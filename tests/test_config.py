@@ -105,6 +105,8 @@ def test_parts_that_do_not_come_out_even_are_refused(accumulate, group, message)
     c.batch_size, c.accumulate, c.bn_group = 64, accumulate, group
     with pytest.raises(UserError, match=message):
         config.validate(c, devices=8)
+
+
 def test_a_variant_stands_behind_a_colon():
     assert config.load("resnet50_ffcv:32", []).epochs == 32
     assert config.load("configs/resnet50_ffcv.py:32", ["--config.batch_size=64"]).batch_size == 64
