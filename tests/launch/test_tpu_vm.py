@@ -237,7 +237,9 @@ def test_a_worker_runs_the_trainer_and_knows_how_it_ended(worker):
     python.chmod(0o755)
 
     def settled(not_yet: str) -> str:
-        while (said := worker("status").strip()) == f"status: {not_yet}":
+        for _ in range(500):
+            if (said := worker("status").strip()) != f"status: {not_yet}":
+                break
             time.sleep(0.02)
         return said
 
