@@ -103,6 +103,7 @@ def test_a_run_that_fails_by_itself_is_not_repeated(cloud, trainer_code):
 def test_a_short_silence_does_no_harm(cloud):
     code, said = cloud.run("up", *FLAGS, *TRAINER, plan="idle running unreachable silent running 0")
     assert (code, cloud.did()) == (0, [*FRESH, "delete"]), said
+    assert (cloud.folder / "plan").read_text() == ""  # it was watched to its end
 
 
 def test_no_quota_is_said_and_leaves_nothing(cloud):
