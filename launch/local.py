@@ -6,6 +6,7 @@ fails, the others are asked to end, and killed 60 seconds later. The exit code i
 """
 
 import argparse
+import contextlib
 import os
 import queue
 import shlex
@@ -89,8 +90,13 @@ def supervise(starts: list[Start], grace: float = GRACE) -> int:
                 command, env={**os.environ, **extra}, start_new_session=True, text=True, errors="replace",
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
-            threads.append(threading.Thread(target=_tail, args=(i, running[i], ended)))
-            threads[-1].start()
+            # Its end is not that of its output, which its own children may hold open.
+            threads += [
+                threading.Thread(target=_tail, args=(i, running[i])),
+                threading.Thread(target=_wait, args=(i, running[i], ended)),
+            ]
+        for thread in threads:
+            thread.start()
         first, deadline = 0, None
         for _ in starts:
             try:
@@ -104,16 +110,19 @@ def supervise(starts: list[Start], grace: float = GRACE) -> int:
         return first
     finally:
         for process in running.values():
-            process.kill()  # nothing, where it has ended
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and whatever children are left
         for thread in threads:
             thread.join()
 
 
-def _tail(i: int, process: subprocess.Popen[str], ended: "queue.SimpleQueue[tuple[int, int]]") -> None:
-    """Print what process `i` says, line by line, then report its end."""
+def _tail(i: int, process: subprocess.Popen[str]) -> None:
     assert process.stdout
     for line in process.stdout:
         print(f"[{i}] {line}", end="", flush=True)
+
+
+def _wait(i: int, process: subprocess.Popen[str], ended: "queue.SimpleQueue[tuple[int, int]]") -> None:
     code = process.wait()
     ended.put((i, 128 - code if code < 0 else code))
 

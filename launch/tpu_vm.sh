@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # One run on a TPU VM or a slice of several, from nothing to the end, and again after each preemption.
 #
-#   launch/tpu_vm.sh up NAME --zone=ZONE --accelerator=v5litepod-16 --bucket=BUCKET [--spot] [--dry_run] -- FLAGS OF imagenet_jax.main
+#   launch/tpu_vm.sh up NAME --zone=ZONE --accelerator=v5litepod-16 --bucket=BUCKET [--spot] [--dry_run] -- TRAINER'S FLAGS
 #
-# `up` requests the TPU, waits for it, sets it up, trains in gs://BUCKET/runs/NAME, and deletes the TPU, however it ends. When the TPU is
-# taken away it requests another and goes on from the last checkpoint. Run again after a lost connection, it finds the run and watches
-# on. Ctrl-C saves, then deletes. Its exit code is the trainer's. The steps one by one, with the same flags:
+# `up` requests the TPU, waits for it, sets it up, trains in gs://BUCKET/runs/NAME, and deletes the TPU, however it ends. When the
+# TPU is taken away it requests another and goes on from the last checkpoint. Run again after a lost connection, it finds the run and
+# watches on. Ctrl-C saves, then deletes. Its exit code is the trainer's. The steps one by one, with the same flags:
 #
 #   create, setup, start, status, logs, stop (save and end), fetch (to runs/NAME), delete
 #
@@ -55,7 +55,7 @@ create() {
   if [[ $state == ABSENT ]]; then
     echo "Requesting $accelerator in $zone as $name."
     queued create --node-id="$name" --accelerator-type="$accelerator" --runtime-version="$(runtime)" ${spot:+--spot} ||
-      die "gcloud refused the request for $accelerator in $zone (above). For quota, ask for more or use another --zone or --accelerator."
+      die "gcloud refused the request for $accelerator in $zone (above). For quota, ask for more, or use another --zone."
   fi
   local misses=0
   until look && [[ $state == ACTIVE || $state == SUSPEND* ]]; do
@@ -80,7 +80,7 @@ runtime() {
 }
 
 setup() {
-  [[ -z $(git -C "$root" status --porcelain) ]] || echo "Note: what is not committed stays here; the TPU gets $(git -C "$root" describe --always)."
+  [[ -z $(git -C "$root" status --porcelain) ]] || echo "What is not committed stays here: $(git -C "$root" status --porcelain | wc -l) files."
   run git -C "$root" bundle create --quiet "$scratch/code.bundle" HEAD
   local tries=0
   # A TPU that has just become active may not let us in yet.
@@ -105,23 +105,26 @@ delete() { queued delete --force --quiet; }
 watch() {
   local said misses=0 failed=''
   while true; do
-    said=$(status 2> "$scratch/status") || said=unreachable
-    [[ ! $dry_run ]] || { echo "$said" && code=0 && return; }
+    if [[ $dry_run ]]; then
+      status
+      code=0 && return
+    fi
+    said=$(status 2> "$scratch/status" | sed -n 's/.*status: //p') || said='' # one word a worker
+    code=$(grep -Evx '0|running' <<< "$said" | head -n 1) || true
     look
-    code=$(sed -n 's/.*status: //p' <<< "$said" | grep -Evx '0|running' | head -n 1) || true
-    if [[ $state == ABSENT ]]; then
+    if [[ $state == ABSENT || $state == DELETING ]]; then
       die "$name was deleted: the run stopped there. Its checkpoints are in gs://$bucket/runs/$name."
     elif [[ $state != ACTIVE && $state != UNKNOWN ]]; then
       code=lost && return
-    elif [[ $state == UNKNOWN || $said == unreachable ]]; then
+    elif [[ $state == UNKNOWN || ! $said ]]; then
       if ((++misses == MISSES)); then
-        [[ $state == ACTIVE ]] || die "No connection to Google Cloud after $misses tries: $(< "$scratch/describe")"
+        [[ $state == ACTIVE ]] || die "gcloud does not tell the state of $name: $(< "$scratch/describe")"
         code=lost && return
       fi
     elif [[ ! $code ]]; then
       [[ $said == *running* ]] || { code=0 && return; }
       misses=0 failed=''
-    elif [[ $code == lost || $code == idle || $code == 143 ]]; then # 143: SIGTERM, and not from us; the machine goes down
+    elif [[ $code == lost || $code == idle || $code == 143 ]]; then # 143: SIGTERM, the machine goes down
       code=lost && return
     elif [[ $failed ]]; then
       return

@@ -27,16 +27,22 @@ setup() {
   .local/bin/uv pip install --quiet --python=venv/bin/python --editable 'imagenet_jax[tpu,gcs]'
 }
 
-# The trainer, in a session of its own: it outlives this connection.
+# The trainer, in a session of its own: it outlives this connection. (With & it would start deaf to SIGINT.)
 start() {
   local workdir=$1
   shift
   not_running
   rm -f run.exit run.pid
-  # shellcheck disable=SC2016 # expanded by that bash
-  setsid nohup bash -c '"$@" & echo $! > run.pid; wait $!; echo $? > run.exit' run \
-    venv/bin/python -m imagenet_jax.main --workdir="$workdir" "$@" >> run.log 2>&1 < /dev/null &
+  setsid --fork nohup bash "$0" attend venv/bin/python -m imagenet_jax.main --workdir="$workdir" "$@" >> run.log 2>&1 < /dev/null
   until [[ -e run.pid ]]; do sleep 0.1; done
+}
+
+# Run a command and leave its exit code behind.
+attend() {
+  local code=0
+  bash -c 'echo $$ > run.pid && exec "$@"' run "$@" || code=$?
+  echo "$code" > run.end
+  mv run.end run.exit
 }
 
 not_running() {
@@ -56,12 +62,12 @@ status() {
   fi
 }
 
-# Ask the trainer to save and end. One process of a run is enough: they agree.
+# Ask the trainer to save and end. One process of a run is enough: they agree. SIGTERM is what comes when a machine goes down.
 stop() {
-  kill -TERM "$(< run.pid)"
+  kill -INT "$(< run.pid)"
 }
 
 case ${1-} in
-  setup | start | status | stop) "$@" ;;
+  setup | start | attend | status | stop) "$@" ;;
   *) echo "error: no command '${1-}'." >&2 && exit 2 ;;
 esac

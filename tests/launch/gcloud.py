@@ -40,6 +40,7 @@ match words[3]:
             fail("the connection was closed")
         if now == "unreachable":
             fail("the connection timed out")
-        print("\n".join(f"status: {worker}" for worker in now.split("+")))
+        if now != "silent":
+            print("\n".join(f"status: {worker}" for worker in now.split("+")))
     case "ssh" if words[-1].endswith(" stop"):
-        plan.write_text("running 143+143")
+        plan.write_text("running 130+130 130+130")

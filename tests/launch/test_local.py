@@ -80,6 +80,24 @@ def test_one_that_does_not_listen_is_killed(tmp_path, program):
             os.kill(int(pid), 0)
 
 
+def test_a_dead_process_is_noticed_though_its_children_live(tmp_path, program):
+    """They hold its output open, and end with the run."""
+    program(
+        "import subprocess\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "print('child', child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9) if me == '1' else time.sleep(60)"
+    )
+    code, said = outcome(launched(tmp_path, "--processes=2"))
+    assert code == 128 + signal.SIGKILL
+    children = [pathlib.Path(f"/proc/{pid}/cmdline") for pid in re.findall(r"child (\d+)", said)]
+    assert len(children) == 2
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(file.exists() and b"sleep" in file.read_bytes() for file in children):
+        time.sleep(0.02)
+    assert time.monotonic() < end
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_are_passed_on(tmp_path, program, number):
     program("signal.signal(int(sys.argv[1]), lambda n, f: sys.exit(128 + n))\nprint('ready', flush=True)\ntime.sleep(60)")

@@ -14,7 +14,7 @@ from imagenet_jax import cli, processes
 ROOT = pathlib.Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "launch" / "gke").glob("*.yaml"))
 
-# A schema is a type, a set of allowed values, [schema of each item], or {field: schema}; "field?" may be absent, "*" is any.
+# A schema is a type, a set of allowed values, [schema of each item], or {field: schema}: "field?" may be absent, "*" is any.
 # Fields and values: jobset_types.go of kubernetes-sigs/jobset, batch/v1 and core/v1 of Kubernetes; only what we use.
 POD = {
     "restartPolicy": {"Never"},  # podFailurePolicy asks for it

@@ -101,8 +101,9 @@ def test_a_run_that_fails_by_itself_is_not_repeated(cloud, trainer_code):
 
 
 def test_a_short_silence_does_no_harm(cloud):
-    code, said = cloud.run("up", *FLAGS, *TRAINER, plan="idle running unreachable unreachable running 0")
+    code, said = cloud.run("up", *FLAGS, *TRAINER, plan="idle running unreachable silent running 0")
     assert (code, cloud.did()) == (0, [*FRESH, "delete"]), said
+    assert (cloud.folder / "plan").read_text() == ""  # it was watched to its end
 
 
 def test_no_quota_is_said_and_leaves_nothing(cloud):
@@ -229,12 +230,17 @@ def test_a_worker_runs_the_trainer_and_knows_how_it_ended(worker):
     python = worker.home / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(
-        "#!/bin/bash\ntrap 'exit 143' TERM\necho \"$@\"\nif [[ $4 == fail ]]; then exit 7; fi\nwhile true; do sleep 0.05; done\n"
+        f"#!{sys.executable} -SE\nimport signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n"
+        "print(*sys.argv[1:], flush=True)\n"
+        "sys.exit(7) if sys.argv[4] == 'fail' else time.sleep(15)\n"
     )
     python.chmod(0o755)
 
     def settled(not_yet: str) -> str:
-        while (said := worker("status").strip()) == f"status: {not_yet}":
+        for _ in range(500):
+            if (said := worker("status").strip()) != f"status: {not_yet}":
+                break
             time.sleep(0.02)
         return said
 
@@ -243,8 +249,10 @@ def test_a_worker_runs_the_trainer_and_knows_how_it_ended(worker):
     assert worker("status") == "status: running\n"
     assert "a run is going on here" in worker("start", "bucket/runs/r50")
     assert "a run is going on here" in worker("setup", "photos")
+    while not (worker.home / "run.log").read_text():
+        time.sleep(0.02)
     worker("stop")
-    assert settled("running") == "status: 143"
+    assert settled("running") == "status: 130"
     assert (worker.home / "run.log").read_text() == "-m imagenet_jax.main --workdir=bucket/runs/r50 a b\n"
     worker("start", "bucket/runs/r50", "fail")
     assert settled("running") == "status: 7"
