@@ -254,7 +254,7 @@ def main(argv: list[str]) -> int:
     batch_size = -(-batch_size // mesh.size) * mesh.size
     evaluator = Evaluator(
         loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
-        mean=loaded.mean, std=loaded.std, flip=config["eval_flip"],
+        mean=loaded.mean, std=loaded.std, flip=config.get("eval_flip", False),
     )  # fmt: skip
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)

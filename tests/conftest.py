@@ -64,12 +64,6 @@ def torch():
 
 
 @pytest.fixture(scope="session")
-def transformers():
-    """Hugging Face's models in torch."""
-    return _reference("transformers")
-
-
-@pytest.fixture(scope="session")
 def torchvision(torch):
     """torchvision's models. Its wheel for Linux has kernels that only torch's CUDA builds can load; its import asks for two."""
     try:
@@ -80,6 +74,12 @@ def torchvision(torch):
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return _reference("torchvision")
+
+
+@pytest.fixture(scope="session")
+def transformers(torchvision):
+    """Hugging Face's models in torch. It imports torchvision where that is installed."""
+    return _reference("transformers")
 
 
 @pytest.fixture(scope="session")

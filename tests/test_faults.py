@@ -5,6 +5,7 @@ all faults with their tests, here and elsewhere; `make faults` runs them.
 """
 
 import errno
+import gc
 import json
 import logging
 import os
@@ -26,6 +27,14 @@ from imagenet_jax.errors import RunError, UserError
 # orbax leaves coroutines behind when it fails
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 KILLS = int(os.environ.get("IMAGENET_JAX_KILLS", "5"))  # `make faults` sets 50
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """They complain when they are collected: here, and not in another test."""
+    yield
+    gc.collect()
+
 
 CONFIG = """
 from imagenet_jax import config

@@ -117,7 +117,7 @@ def images(c):
 
 @functools.cache
 def loaded(name):
-    return config.plain(config.load(name, []))
+    return config.plain(config.resolve(config.load(name, [])))
 
 
 @pytest.mark.parametrize("name", SOURCES)
