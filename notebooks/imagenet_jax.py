@@ -148,6 +148,7 @@ if COLAB:
     photos = [pathlib.Path(uploaded) for uploaded in files.upload()]
 else:
     photos = sorted((RUNS / name / "eval").rglob("*.jpg"))[:1]
+weights = RUNS / ("quickstart" if OFFLINE else name)  # three epochs are too few to be sure of anything
 
-python("-m", "imagenet_jax.predict", f"--weights={RUNS / name}", f"--sheet={RUNS / 'seen.png'}", *photos)
+python("-m", "imagenet_jax.predict", f"--weights={weights}", f"--sheet={RUNS / 'seen.png'}", *photos)
 display(Image(str(RUNS / "seen.png")))

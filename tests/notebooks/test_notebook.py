@@ -41,4 +41,4 @@ def test_notebook_runs_from_top_to_bottom_offline(tmp_path, monkeypatch):
         sum("image/png" in output.get("data", {}) for output in outputs) >= 9
     )  # two runs' curves, matrices, samples; a prediction
     printed = "".join(output.get("text", "") for output in outputs)
-    assert "step 100" in printed  # where the second command went on
+    assert "at step 100." in printed  # where the second command went on
