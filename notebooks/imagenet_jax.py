@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 COLAB = importlib.util.find_spec("google") is not None and importlib.util.find_spec("google.colab") is not None
-OFFLINE = not COLAB  # True: the second training is a short one on digits too, instead of Imagenette (99 MB to fetch)
+OFFLINE = not COLAB  # True: the second training is a short one on digits too, instead of Imagenette, which is fetched
 REPOSITORY = ""  # https://...: Colab installs the package from there
 
 if COLAB:
@@ -35,7 +35,8 @@ def python(*arguments):
     command = [sys.executable, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
-            print(line, end="", flush=True)
+            if not (line.startswith("  ") and " = " in line):  # the config, key by key: config.json has it
+                print(line, end="", flush=True)
     if process.returncode:
         raise RuntimeError(f"python {' '.join(command[1:])} ended with exit code {process.returncode}: see above.")
 
