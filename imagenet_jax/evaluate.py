@@ -188,7 +188,7 @@ def write(
         "step": step,
         "images": len(source),
         "encoding": source.encoding,
-        "preprocessing": run["preprocessing"],
+        "preprocessing": run["preprocessing"] | {"flip": evaluator.flip},
         "decoder": run["preprocessing"]["decoder"],
         "versions": runtime.versions(),
         "devices": runtime.devices(),

@@ -146,7 +146,7 @@ show(name)
 if COLAB:
     from google.colab import files
 
-    photos = [pathlib.Path(uploaded) for uploaded in files.upload()]
+    photos = [pathlib.Path(uploaded).absolute() for uploaded in files.upload()]  # a name may begin with a dash
 else:
     photos = sorted((RUNS / name / "eval").rglob("*.jpg"))[:1]
 weights = RUNS / ("quickstart" if OFFLINE else name)  # three epochs are too few to be sure of anything
