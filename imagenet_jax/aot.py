@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from imagenet_jax import cli, config
+from imagenet_jax import cli, config, validate
 from imagenet_jax.errors import RunError, UserError, unknown
 
 DESCRIPTION = """Compile a config's training step for a TPU topology, on this machine, without a TPU.
@@ -73,7 +73,7 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
         ) from error
     chosen = config.resolve(chosen)
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
-    config.validate(chosen, devices=mesh.size)
+    validate.config(chosen, devices=mesh.size)
     c = config.plain(chosen)
     model = build.model(c, num_classes)
     schedule, _ = build.schedule(c, Plan(c, EXAMPLES))

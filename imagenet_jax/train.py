@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, distributed, finetune, logs, loop, record, runtime, sharding
+from imagenet_jax import build, cli, distributed, finetune, logs, loop, record, runtime, sharding, validate
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -42,7 +42,7 @@ def train(
     mesh = sharding.make_mesh(devices, config.mesh.fsdp)
     origin = finetune.find(config, workdir, mesh)
     config = finetune.resolve(config, origin)
-    configs.validate(config, devices=mesh.size)
+    validate.config(config, devices=mesh.size)
     c = configs.plain(config)  # from here on plain dicts, as config.json holds them
 
     # ---- data and step counts

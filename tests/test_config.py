@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from imagenet_jax import config
+from imagenet_jax import config, validate
 from imagenet_jax.errors import UserError
 
 CONFIGS = sorted(pathlib.Path(config.CHECKOUT, "configs").glob("*.py"))
@@ -13,7 +13,7 @@ CONFIGS = sorted(pathlib.Path(config.CHECKOUT, "configs").glob("*.py"))
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.stem)
 def test_every_config_is_valid_and_states_its_claim(file):
     c = config.load(str(file), [])
-    config.validate(c, devices=1)
+    validate.config(c, devices=1)
     header = file.read_text().split('"""')[1]
     for line in ("Target:", "Measured:", "Command:"):
         assert line in header
@@ -89,7 +89,7 @@ def test_values_that_cannot_be(key, value, message):
     c = config.default()
     c[key] = value
     with pytest.raises(UserError, match=message):
-        config.validate(c, devices=2)
+        validate.config(c, devices=2)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_parts_that_do_not_come_out_even_are_refused(accumulate, group, message)
     c = config.default()
     c.batch_size, c.accumulate, c.bn_group = 64, accumulate, group
     with pytest.raises(UserError, match=message):
-        config.validate(c, devices=8)
+        validate.config(c, devices=8)
 
 
 def test_a_variant_stands_behind_a_colon():

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagenet_jax import build, checkpoint, config, infer, logs, runtime, sharding, train, tree
+from imagenet_jax import build, checkpoint, config, infer, logs, runtime, sharding, train, tree, validate
 from imagenet_jax import main as entry
 from imagenet_jax.errors import RunError, UserError
 
@@ -263,7 +263,7 @@ def test_a_mistake_is_named_with_its_remedy(whole_run, tiny_data, tmp_path, flag
 
 def test_batch_that_devices_do_not_divide(tiny_config):
     with pytest.raises(UserError, match=r"batch_size=8 does not divide into 3 devices \(8 = 2 x 3 \+ 2\).*batch_size=6 or 9"):
-        config.validate(tiny_config, devices=3)
+        validate.config(tiny_config, devices=3)
 
 
 def test_advice_can_be_followed_in_the_same_workdir_while_nothing_is_saved(tiny_config, tiny_data, tmp_path):

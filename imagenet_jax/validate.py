@@ -1,0 +1,109 @@
+"""What values of a config cannot be, or not together."""
+
+import math
+import re
+
+from imagenet_jax.config import Config, resolve
+from imagenet_jax.errors import UserError, unknown
+
+BROKEN = ("fail", "substitute")  # values of data.broken
+POSITIVE = (
+    "image_size", "batch_size", "accumulate", "log_interval", "checkpoint_interval", "keep_checkpoints", "lr_batch", "repeats",
+    "ema_interval", "decay_factor", "decay_epochs", "decay_power", "epochs", "learning_rate", "crop_ratio",
+)  # fmt: skip
+ZERO_IS_OFF = (
+    "weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size", "keep_every",
+    "max_skipped", "stall_seconds", "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs",
+)  # fmt: skip
+
+
+def config(c: Config, *, devices: int) -> None:
+    """Raise UserError for values that cannot work, or not together; `devices` share each batch evenly."""
+    c = resolve(c)
+    _numbers(c)
+    _patterns(c)
+    _pixels(c)
+    if c.data.broken not in BROKEN:
+        raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
+    if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:
+        raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
+    if c.bce_target_threshold and c.loss == "softmax":
+        raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
+    if c.model.name is None and not c.init_from:
+        raise UserError(
+            "model.name is not set. Set --config.model.name, of `python -m imagenet_jax.models`, or --config.init_from."
+        )
+    _batches(c, devices)
+
+
+def _numbers(c: Config) -> None:
+    for key, value in c.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value} is no finite number.")
+    for key in POSITIVE:
+        if c[key] <= 0:
+            raise UserError(f"{key}={c[key]} must be greater than 0. Set --config.{key}.")
+    for key in ZERO_IS_OFF:
+        if c[key] < 0:
+            raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
+    for key in ("label_smoothing", "ema_decay", "warmup_start", "bce_target_threshold"):
+        if not 0 <= c[key] < 1:
+            raise UserError(f"{key}={c[key]} must lie in [0, 1).")
+    for key in ("mix_probability", "mix_switch"):
+        if not 0 <= c[key] <= 1:
+            raise UserError(f"{key}={c[key]} must lie in [0, 1].")
+    if not 0 < c.layer_decay <= 1:
+        raise UserError(f"layer_decay={c.layer_decay} must lie in (0, 1]. Use --config.layer_decay=1 to switch it off.")
+    if c.warmup_epochs >= c.epochs and c.warmup_epochs > 0:
+        raise UserError(
+            f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
+            f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
+        )
+
+
+def _patterns(c: Config) -> None:
+    for key, pattern in [("no_weight_decay", p) for p in c.no_weight_decay] + [("frozen", p) for p in c.frozen]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{key} has {pattern!r}, which is no regular expression: {error}.") from None
+
+
+def _pixels(c: Config) -> None:
+    for key in ("mean", "std"):
+        if len(c[key]) != 3:
+            raise UserError(f"{key}={c[key]} must be three numbers, one a channel.")
+    if min(c.std) <= 0:
+        raise UserError(f"std={c.std} must be greater than 0.")
+    if c.crop_ratio > 1:
+        raise UserError(f"crop_ratio={c.crop_ratio} must lie in (0, 1]: the central crop's share of the short side.")
+    begins, sides = [epoch for epoch, _ in c.train_sizes], [side for _, side in c.train_sizes]
+    if begins and (begins != sorted(set(begins)) or begins[0] != 0 or begins[-1] >= c.epochs or min(sides) < 1):
+        raise UserError(
+            f"train_sizes={c.train_sizes} must be ((epoch, pixels), ...), epochs growing from 0 to less than epochs={c.epochs:g}."
+        )
+
+
+def _batches(c: Config, devices: int) -> None:
+    each = f"{devices} devices" + (f", {c.accumulate} parts each" if c.accumulate > 1 else "")
+    _divides(c.batch_size, devices * c.accumulate, "batch_size", each)
+    if c.eval_batch_size:
+        _divides(c.eval_batch_size, devices, "eval_batch_size", f"{devices} devices")
+    if c.bn_group:
+        _divides(c.batch_size, c.bn_group, "batch_size", f"BN groups of {c.bn_group}", " or another --config.bn_group")
+        part = c.batch_size // (devices * c.accumulate)
+        if c.accumulate > 1 and part % c.bn_group:
+            raise UserError(
+                f"accumulate={c.accumulate} leaves parts of {part} images to each of {devices} devices, which BN groups of "
+                f"{c.bn_group} do not fill. Use a smaller --config.accumulate or --config.bn_group."
+            )
+
+
+def _divides(size: int, parts: int, name: str, what: str, more: str = "") -> None:
+    if size % parts:
+        below, above = size // parts * parts, (size // parts + 1) * parts
+        either = f"{below} or {above}" if below else f"{above}"
+        raise UserError(
+            f"{name}={size} does not divide into {what} ({size} = {size // parts} x {parts} + {size % parts}). "
+            f"Use --config.{name}={either}{more}."
+        )
