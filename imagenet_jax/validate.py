@@ -29,11 +29,9 @@ def config(c: Config, *, devices: int) -> None:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
     if c.bce_target_threshold and c.loss == "softmax":
         raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
-    if c.model.name is None and not c.init_from:
-        raise UserError(
-            "model.name is not set. Set --config.model.name, of `python -m imagenet_jax.models`, or --config.init_from."
-        )
     _batches(c, devices)
+    if c.model.name is None and not c.init_from:
+        raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models`) or --config.init_from.")
 
 
 def _numbers(c: Config) -> None:

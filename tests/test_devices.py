@@ -75,9 +75,9 @@ def go_on(mesh, step, state, numbers, dtype):
         image = rng.integers(0, 128, (64, 8, 8, 3)) + label[:, None, None, None] * 12
         batch = {"image": image.astype(np.uint8), "label": label.astype(np.int32)}
         state, sums = step(state, sharding.put_batch(mesh, batch))
-        out.append(sums["loss"] / sums["images"])
+        out.append(float(sums["loss"] / sums["images"]))  # waits: XLA's CPU devices deadlock with many steps in flight on two cores
     assert jax.tree.leaves(state.params)[0].dtype == jnp.dtype(dtype)
-    return state, np.asarray(jax.device_get(out), np.float64)
+    return state, np.asarray(out, np.float64)
 
 
 @pytest.mark.parametrize("group", [8, 0, pytest.param(32, marks=pytest.mark.slow)])  # in a device; the whole batch; over devices
