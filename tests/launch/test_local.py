@@ -91,7 +91,7 @@ def test_a_dead_process_is_noticed_though_its_children_live(tmp_path, program):
     code, said = outcome(launched(tmp_path, "--processes=2"))
     assert code == 128 + signal.SIGKILL
     children = [pathlib.Path(f"/proc/{pid}/cmdline") for pid in re.findall(r"child (\d+)", said)]
-    assert len(children) == 2
+    assert children  # the dead one's; the other may be ended before it has one
     end = time.monotonic() + 10
     while time.monotonic() < end and any(file.exists() and b"sleep" in file.read_bytes() for file in children):
         time.sleep(0.02)
