@@ -329,24 +329,6 @@ def test_a_worker_that_hangs_shows_all_stacks_and_is_named_within_a_minute(start
     assert f"Data worker 0 (process {worker}) has said nothing for 60 s" in run.said()
 
 
-@pytest.mark.slow
-def test_the_memory_of_the_host_does_not_grow(start, tmp_path):
-    """5,200 steps, 20 evaluations, 40 saves. From step 1,300 on, less than 1 MB in 1,000 steps."""
-    flags = ["--config.epochs=800", "--config.eval_interval_epochs=40", "--config.checkpoint_interval=260"]
-    run = start(tmp_path / "run", *flags, "--config.log_interval=260")
-    rss: dict[int, float] = {}
-    while not run.ended():
-        seen, status = run.records("train"), pathlib.Path(f"/proc/{run.pid}/status").read_text()
-        if seen and seen[-1] not in rss and "VmRSS" in status:
-            rss[seen[-1]] = int(status.split("VmRSS:")[1].split()[0]) / 1024
-        time.sleep(0.05)
-    assert run.code(10) == 0, run.said()
-    late = {step: mb for step, mb in rss.items() if step >= 1300}
-    slope = 1000 * np.polyfit(list(late), list(late.values()), 1)[0]
-    print(f"{slope:.2f} MB in 1,000 steps; {rss}")
-    assert slope < 1, rss
-
-
 def test_the_training_step_is_compiled_once(tiny_config, tiny_data, tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         train.train(tiny_config, tmp_path, data_dir=tiny_data, devices=jax.devices()[:1])
