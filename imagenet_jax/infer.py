@@ -1,16 +1,22 @@
 """A trained run, or a folder of weights, as something to apply: model, variables, and the preprocessing that belongs to them."""
 
+import collections
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from imagenet_jax import build, checkpoint, record, sharding
+from imagenet_jax import build, checkpoint, loop, record, sharding
 from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import weights
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,3 +90,26 @@ def load_run(workdir: pathlib.Path, mesh: Mesh) -> LoadedModel:
         std=tuple(shown["std"]),
         record=run,
     )
+
+
+def outputs(
+    function: Callable[[Any, jax.Array], jax.Array], variables: Any, mesh: Mesh, batches: Iterable[tuple[T, np.ndarray]]
+) -> Generator[tuple[T, np.ndarray]]:
+    """(what, function(variables, images)) for each (what, uint8 images) in order, while the next are decoded and computed.
+
+    The images, as many in each batch and a multiple of the devices, are this process's rows; what comes back is of all of them.
+    """
+    place, split = sharding.replicated(mesh), sharding.batched(mesh)
+    compiled = jax.jit(function, in_shardings=(place, split), out_shardings=place)
+    under_way: collections.deque[tuple[T, jax.Array]] = collections.deque()
+
+    def finished() -> tuple[T, np.ndarray]:
+        what, output = under_way.popleft()
+        return what, np.asarray(jax.device_get(output))
+
+    for what, images in batches:
+        under_way.append((what, compiled(variables, sharding.put_batch(mesh, {"image": images})["image"])))
+        if len(under_way) > loop.IN_FLIGHT:
+            yield finished()
+    while under_way:
+        yield finished()

@@ -1,14 +1,13 @@
 """Classify photographs: `python -m imagenet_jax.predict --weights=DIR photo.jpg folder/ ...`."""
 
 import argparse
-import collections
+import contextlib
 import csv
 import pathlib
 import sys
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -29,26 +28,11 @@ BLOCKS = 10  # images up to which all `top` are shown; of more, the first
 
 def predict(loaded: infer.LoadedModel, paths: Sequence[pathlib.Path], mesh: Mesh, batch_size: int) -> Generator[Any]:
     """(photos.Photos, probabilities (images, classes)) for each batch, while the next ones are decoded and computed."""
-    place, split = sharding.replicated(mesh), sharding.batched(mesh)
     function = step.make_predict_step(loaded.model, mean=loaded.mean, std=loaded.std)
-    compiled = jax.jit(function, in_shardings=(place, split), out_shardings=place)
-    variables = loaded.weights[loaded.best]
-    host = photos.batches(paths, loaded.pixels, batch_size=batch_size)
-    under_way: collections.deque[tuple[photos.Photos, jax.Array]] = collections.deque()
-
-    def finished() -> tuple[photos.Photos, np.ndarray]:
-        batch, probabilities = under_way.popleft()
-        return batch, np.asarray(jax.device_get(probabilities))[: len(batch.paths)]
-
-    try:
-        for batch in host:
-            under_way.append((batch, compiled(variables, sharding.put_batch(mesh, {"image": batch.images})["image"])))
-            if len(under_way) > loop.IN_FLIGHT:
-                yield finished()
-        while under_way:
-            yield finished()
-    finally:
-        host.close()
+    with contextlib.closing(photos.batches(paths, loaded.pixels, batch_size=batch_size)) as host:
+        pairs = ((batch, batch.images) for batch in host)
+        for batch, probabilities in infer.outputs(function, loaded.weights[loaded.best], mesh, pairs):
+            yield batch, probabilities[: len(batch.paths)]
 
 
 def main(argv: list[str]) -> int:

@@ -1,11 +1,11 @@
 """What frozen features are worth on a data set: `python -m imagenet_jax.probe`. The maths is in metrics/probes.py."""
 
 import argparse
+import contextlib
 import pathlib
 import sys
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -71,26 +71,20 @@ def features(loaded: infer.LoadedModel, source: Source, mesh: Mesh, batch_size: 
 
     Raises RunError where a feature is not finite.
     """
-    place, split = sharding.replicated(mesh), sharding.batched(mesh)
     function = step.make_feature_step(loaded.model, mean=loaded.mean, std=loaded.std)
-    compiled = jax.jit(function, in_shardings=(place, split), out_shardings=place)
     rows = loader.Rows(*sharding.rows_of_process(batch_size))
-    host = loader.eval_batches(source, loaded.pixels, batch_size=batch_size, rows=rows)
     found, labels = [], []
     total = -(-len(source) // batch_size)
-    bar = tqdm(total=total, desc=f"features of {source.split}", unit="batch", leave=False, disable=not sys.stderr.isatty())
-    try:
-        for batch in host:
-            image = sharding.put_batch(mesh, {"image": batch["image"]})["image"]
-            found.append(compiled(loaded.weights[loaded.best], image))
-            labels.append(batch["label"])
-            if len(found) > loop.IN_FLIGHT:  # the device works while the next batch is decoded
-                found[-1 - loop.IN_FLIGHT] = jax.device_get(found[-1 - loop.IN_FLIGHT])
+    with (
+        contextlib.closing(loader.eval_batches(source, loaded.pixels, batch_size=batch_size, rows=rows)) as host,
+        tqdm(total=total, desc=f"features of {source.split}", unit="batch", leave=False, disable=not sys.stderr.isatty()) as bar,
+    ):
+        pairs = ((batch["label"], batch["image"]) for batch in host)
+        for label, pooled in infer.outputs(function, loaded.weights[loaded.best], mesh, pairs):
+            found.append(pooled)
+            labels.append(label)
             bar.update()
-    finally:
-        bar.close()
-        host.close()
-    pooled = np.concatenate(jax.device_get(found))[: len(source)]
+    pooled = np.concatenate(found)[: len(source)]
     if not np.isfinite(pooled).all():
         raise RunError(f"{int((~np.isfinite(pooled)).any(1).sum()):,} images have features that are not finite: bad weights.")
     return pooled, np.concatenate(labels)[: len(source)]

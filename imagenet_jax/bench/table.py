@@ -56,8 +56,8 @@ def _split(found: Sequence[dict[str, Any]]) -> str:
         values = [spent.get(step, 0.0) for step in STEPS]
         lines.append((*first, *(f"{value:,.0f}" for value in (*values, sum(values)))))
     note = (
-        "read: the record from its file; crop: decoding what the view needs; render: header, view, colours, mirroring, writing "
-        "into the batch; rest: keys, handing over, waiting."
+        "read: the record from its file; crop: decoding what the view needs, in colours; resize: and mirroring, into the batch; "
+        "render: header and view; rest: keys, handing over, waiting."
     )
     return f"{columns(lines)}\n{note}"
 
