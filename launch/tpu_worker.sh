@@ -37,9 +37,12 @@ start() {
   until [[ -e run.pid ]]; do sleep 0.1; done
 }
 
-# Run a command and leave its exit code behind.
+# Run a command and leave its exit code behind. The lock is held until both are gone: the trainer is dead for a moment before its
+# exit code is written.
 attend() {
   local code=0
+  exec 9> run.lock
+  flock 9
   bash -c 'echo $$ > run.pid && exec "$@"' run "$@" || code=$?
   echo "$code" > run.end
   mv run.end run.exit
@@ -51,12 +54,12 @@ not_running() {
 
 # "status: " and idle, running, lost (it ended without a word: the machine went down), or its exit code.
 status() {
-  if [[ -e run.exit ]]; then
-    echo "status: $(< run.exit)"
-  elif [[ ! -e run.pid ]]; then
+  if [[ ! -e run.pid ]]; then
     echo 'status: idle'
-  elif kill -0 "$(< run.pid)" 2> /dev/null; then
+  elif [[ ! -e run.exit ]] && ! flock --nonblock run.lock true; then
     echo 'status: running'
+  elif [[ -e run.exit ]]; then
+    echo "status: $(< run.exit)"
   else
     echo 'status: lost'
   fi
