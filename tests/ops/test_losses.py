@@ -1,9 +1,18 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.ops.losses import cross_entropy, make, sigmoid_cross_entropy, smoothed_targets, soft_cross_entropy
+from imagenet_jax.ops.losses import (
+    cross_entropy,
+    depths_of,
+    make,
+    semantic_cross_entropy,
+    sigmoid_cross_entropy,
+    smoothed_targets,
+    soft_cross_entropy,
+)
 
 LOGITS = jnp.asarray(np.random.default_rng(0).normal(size=(6, 5)) * 3, jnp.float32)
 LABELS = jnp.asarray([0, 1, 2, 3, 4, 0])
@@ -40,3 +49,61 @@ def test_a_threshold_makes_both_classes_of_a_mixed_image_present():
 def test_a_loss_that_is_not_there():
     with pytest.raises(UserError, match="Did you mean 'sigmoid'"):
         make("sigmod")
+
+
+# Two roots, 3 and 5; 0 and 4 are kinds of 3, 6 of 5; 1 and 2 are kinds of 0; 7 of 2, alone in its group.
+PARENTS = np.array([3, 0, 0, -1, 3, -1, 5, 2], np.int32)
+
+
+def by_hand(logits, label, smoothing, heaviest=20.0):
+    """The formula of Ridnik et al., for one image, group by group: chain of the label's classes, a softmax for each depth."""
+    chain = [label]
+    while PARENTS[chain[0]] >= 0:
+        chain.insert(0, PARENTS[chain[0]])
+    groups = [[3, 5], [0, 4, 6], [1, 2], [7]]
+    loss = 0.0
+    for depth, group in enumerate(groups):
+        if depth >= len(chain) or len(group) == 1:
+            continue
+        log_p = logits[group] - np.log(np.sum(np.exp(logits[group])))
+        target = np.full(len(group), smoothing / len(group))
+        target[group.index(chain[depth])] += 1 - smoothing
+        loss -= min(heaviest, 8 / sum(len(g) for g in groups[depth:])) * np.sum(target * log_p)
+    return loss
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_semantic_cross_entropy_is_the_formula_group_by_group(smoothing, x64):
+    logits = np.random.default_rng(2).normal(size=(8, 8)) * 3
+    got = jax.jit(lambda x: semantic_cross_entropy(x, jnp.eye(8), PARENTS, smoothing))(logits)
+    np.testing.assert_allclose(got, [by_hand(row, label, smoothing) for label, row in enumerate(logits)], rtol=1e-12)
+    made = make("semantic_softmax", parents=PARENTS, label_smoothing=smoothing)
+    np.testing.assert_allclose(made(logits, jnp.eye(8)), got)
+
+
+def test_semantic_cross_entropy_of_mixed_images_is_mixed():
+    logits = jnp.asarray(np.random.default_rng(3).normal(size=(8, 8)), jnp.float32)
+    one, other = jnp.eye(8), jnp.eye(8)[::-1]
+    mixed = semantic_cross_entropy(logits, 0.3 * one + 0.7 * other, PARENTS, 0.1)
+    parts = [semantic_cross_entropy(logits, targets, PARENTS, 0.1) for targets in (one, other)]
+    np.testing.assert_allclose(mixed, 0.3 * parts[0] + 0.7 * parts[1], rtol=1e-5)
+
+
+def test_semantic_cross_entropy_asks_nothing_of_what_lies_below_the_label():
+    gradient = jax.grad(lambda x: jnp.sum(semantic_cross_entropy(x, jnp.eye(8)[3:4], PARENTS, 0.2)))(jnp.ones((1, 8)))
+    assert np.flatnonzero(gradient[0]).tolist() == [3, 5]  # the label is a root
+
+
+def test_without_kinds_of_kinds_the_semantic_softmax_is_a_softmax():
+    alone = np.full(5, -1, np.int32)
+    got = semantic_cross_entropy(LOGITS, jnp.eye(5)[LABELS], alone, 0.1)
+    np.testing.assert_allclose(got, cross_entropy(LOGITS, LABELS, 0.1), rtol=1e-5)
+
+
+def test_a_group_of_few_weighs_at_most_twenty():
+    chain = np.arange(-1, 63, dtype=np.int32)
+    chain[-1] = 61  # two at the bottom of 62
+    assert depths_of(chain).tolist() == [*range(63), 62]
+    logits = jnp.zeros((1, 64))
+    np.testing.assert_allclose(semantic_cross_entropy(logits, jnp.eye(64)[:1], chain), [0.0], atol=1e-6)
+    np.testing.assert_allclose(semantic_cross_entropy(logits, jnp.eye(64)[-1:], chain), [20 * np.log(2)], rtol=1e-5)
