@@ -20,6 +20,7 @@ from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.data import augment, decode, loader, sources
 from imagenet_jax.data.cache import cached
 from imagenet_jax.data.locate import Place
+from imagenet_jax.ops import losses
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
 from imagenet_jax.state import TrainState
@@ -61,7 +62,7 @@ def train(
     # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
-    train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
+    train_step = jitted_step(c, model, optimizer, schedule, build.loss(c, train_data.classes), abstract, mesh)
     init = finetune.describe(origin, train_data.classes)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
     code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
@@ -147,12 +148,12 @@ def train(
 
 
 def jitted_step(
-    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, abstract: TrainState, mesh: Mesh
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, loss: losses.Loss, abstract: TrainState, mesh: Mesh
 ) -> jax.stages.Wrapped:  # fmt: skip
     """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
-        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
+        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=build.label_smoothing(c), loss=loss,
         ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"],
         mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip

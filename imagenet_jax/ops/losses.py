@@ -52,22 +52,20 @@ def semantic_cross_entropy(logits: jax.Array, targets: jax.Array, parents: np.nd
     group is smoothed by itself, and weighs classes / (classes as deep or deeper), up to `HEAVIEST`. Of a group where nothing
     is known of an image it is asked nothing; a group of one class says nothing. (Their code leaves out the deepest group: 6 of 10,450.)
     """
-    depths = depths_of(parents)
-    present = targets
-    for depth in range(depths.max(), 0, -1):  # each class hands on what it has, with what came from below
-        (at,) = np.nonzero(depths == depth)
-        present = present.at[:, parents[at]].add(present[:, at])
-    total = jnp.zeros_like(logits[:, 0])
-    for depth in range(depths.max() + 1):
-        group = (depths == depth)[None, :]
-        if group.sum() == 1:
+    depths, deeper = depths_of(parents), np.zeros(0, int)
+    total, below = jnp.zeros_like(logits[:, 0]), targets[:, :0]
+    for depth in range(depths.max(), -1, -1):
+        (group,) = np.nonzero(depths == depth)
+        present = targets[:, group].at[:, np.searchsorted(group, parents[deeper])].add(below)
+        deeper, below = group, present
+        if len(group) == 1:
             continue
-        weight = min(HEAVIEST, float(depths.size / np.sum(depths >= depth)))
-        known = jnp.sum(present, axis=-1, where=group)
-        hit = jnp.sum(present * logits, axis=-1, where=group)
-        evenly = known * jnp.mean(logits, axis=-1, where=group)
-        log_sum = jax.nn.logsumexp(logits, axis=-1, where=group)
-        total += weight * (known * log_sum - (1 - label_smoothing) * hit - label_smoothing * evenly)
+        # Columns group by group: masks over all of them took 47 times as long for 10,450 classes on a CPU, and 4 times the bytes.
+        own = logits[:, group]
+        known = jnp.sum(present, axis=-1)
+        hit = (1 - label_smoothing) * jnp.sum(present * own, axis=-1) + label_smoothing * known * jnp.mean(own, axis=-1)
+        weight = min(HEAVIEST, float(len(depths) / np.sum(depths >= depth)))
+        total += weight * (known * jax.nn.logsumexp(own, axis=-1) - hit)
     return total
 
 

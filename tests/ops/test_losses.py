@@ -55,6 +55,11 @@ def test_a_loss_that_is_not_there():
 PARENTS = np.array([3, 0, 0, -1, 3, -1, 5, 2], np.int32)
 
 
+def semantic(logits, targets, smoothing=0.0, parents=PARENTS):
+    """Compiled as one: its pieces one by one take seconds."""
+    return jax.jit(lambda x, t: semantic_cross_entropy(x, t, parents, smoothing))(logits, targets)
+
+
 def by_hand(logits, label, smoothing, heaviest=20.0):
     """The formula of Ridnik et al., for one image, group by group: chain of the label's classes, a softmax for each depth."""
     chain = [label]
@@ -75,35 +80,37 @@ def by_hand(logits, label, smoothing, heaviest=20.0):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_semantic_cross_entropy_is_the_formula_group_by_group(smoothing, x64):
     logits = np.random.default_rng(2).normal(size=(8, 8)) * 3
-    got = jax.jit(lambda x: semantic_cross_entropy(x, jnp.eye(8), PARENTS, smoothing))(logits)
+    got = semantic(logits, np.eye(8), smoothing)
     np.testing.assert_allclose(got, [by_hand(row, label, smoothing) for label, row in enumerate(logits)], rtol=1e-12)
-    made = make("semantic_softmax", parents=PARENTS, label_smoothing=smoothing)
-    np.testing.assert_allclose(made(logits, jnp.eye(8)), got)
+    made = jax.jit(make("semantic_softmax", parents=PARENTS, label_smoothing=smoothing))
+    np.testing.assert_allclose(made(logits, np.eye(8)), got)
 
 
 def test_semantic_cross_entropy_of_mixed_images_is_mixed():
-    logits = jnp.asarray(np.random.default_rng(3).normal(size=(8, 8)), jnp.float32)
-    one, other = jnp.eye(8), jnp.eye(8)[::-1]
-    mixed = semantic_cross_entropy(logits, 0.3 * one + 0.7 * other, PARENTS, 0.1)
-    parts = [semantic_cross_entropy(logits, targets, PARENTS, 0.1) for targets in (one, other)]
+    logits = np.random.default_rng(3).normal(size=(8, 8)).astype(np.float32)
+    one, other = np.eye(8, dtype=np.float32), np.eye(8, dtype=np.float32)[::-1]
+    mixed = semantic(logits, 0.3 * one + 0.7 * other, 0.1)
+    parts = [semantic(logits, targets, 0.1) for targets in (one, other)]
     np.testing.assert_allclose(mixed, 0.3 * parts[0] + 0.7 * parts[1], rtol=1e-5)
 
 
 def test_semantic_cross_entropy_asks_nothing_of_what_lies_below_the_label():
-    gradient = jax.grad(lambda x: jnp.sum(semantic_cross_entropy(x, jnp.eye(8)[3:4], PARENTS, 0.2)))(jnp.ones((1, 8)))
+    gradient = jax.grad(lambda x: jnp.sum(semantic(x, np.eye(8)[3:4], 0.2)))(jnp.ones((1, 8)))
     assert np.flatnonzero(gradient[0]).tolist() == [3, 5]  # the label is a root
 
 
 def test_without_kinds_of_kinds_the_semantic_softmax_is_a_softmax():
     alone = np.full(5, -1, np.int32)
-    got = semantic_cross_entropy(LOGITS, jnp.eye(5)[LABELS], alone, 0.1)
+    got = semantic(LOGITS, np.eye(5)[LABELS], 0.1, alone)
     np.testing.assert_allclose(got, cross_entropy(LOGITS, LABELS, 0.1), rtol=1e-5)
 
 
 def test_a_group_of_few_weighs_at_most_twenty():
-    chain = np.arange(-1, 63, dtype=np.int32)
-    chain[-1] = 61  # two at the bottom of 62
-    assert depths_of(chain).tolist() == [*range(63), 62]
-    logits = jnp.zeros((1, 64))
-    np.testing.assert_allclose(semantic_cross_entropy(logits, jnp.eye(64)[:1], chain), [0.0], atol=1e-6)
-    np.testing.assert_allclose(semantic_cross_entropy(logits, jnp.eye(64)[-1:], chain), [20 * np.log(2)], rtol=1e-5)
+    parents = np.array([-1] * 40 + [0, 0], np.int32)  # 42 / 2 would be 21
+    got = semantic(np.zeros((2, 42)), np.eye(42)[[1, 41]], parents=parents)
+    np.testing.assert_allclose(got, [np.log(40), np.log(40) + 20 * np.log(2)], rtol=1e-6)
+
+
+def test_depths_count_the_classes_above():
+    assert depths_of(PARENTS).tolist() == [1, 2, 2, 0, 1, 0, 1, 3]
+    assert depths_of(np.full(3, -1)).tolist() == [0, 0, 0]
