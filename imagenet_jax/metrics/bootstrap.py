@@ -1,6 +1,7 @@
 """How far a mean over images would move with other images: percentile bootstrap (Efron 1979), seeded.
 
-It is the chance in drawing the images that is meant, not the spread between training runs.
+It is the chance in drawing the images that is meant, not the spread between training runs. Of values that are all equal it says
+nothing: the interval has no width.
 """
 
 import numpy as np
