@@ -20,6 +20,7 @@ from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.data import augment, decode, loader, sources
 from imagenet_jax.data.cache import cached
 from imagenet_jax.data.locate import Place
+from imagenet_jax.evaluator import Counts, Evaluator
 from imagenet_jax.ops import losses
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
@@ -73,7 +74,7 @@ def train(
     if dry_run:
         print(record.memory(train_step, abstract, c, mesh))
         return cli.FINISHED
-    evaluator = evaluation.Evaluator(
+    evaluator = Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
         mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], hosting=hosting,
     )  # fmt: skip
@@ -134,7 +135,7 @@ def train(
 
             # ---- final evaluation and report
             evaluated = False
-            if done == plan.total and (counts := evaluate(done, state)):
+            if done == plan.total and (counts := evaluate(done, state, logits=True)):
                 evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
                 evaluated = True
         if agreed.signal is not None and not evaluated:
@@ -241,14 +242,15 @@ def log_evaluation(
     journal: logs.Journal,
     console: logs.Console,
     plan: Plan,
-    evaluator: evaluation.Evaluator,
+    evaluator: Evaluator,
     stopping: Callable[[], bool],
     step: int,
     state: Any,
-) -> dict[str, evaluation.Counts] | None:
+    logits: bool = False,
+) -> dict[str, Counts] | None:
     """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
-        counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
+        counts = evaluator.count(weights_of(state), logits=logits, stopping=stopping, progress=True)
     mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(
