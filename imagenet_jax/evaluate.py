@@ -17,6 +17,8 @@ from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Counts, Evaluator, figures
 from imagenet_jax.logs import write_json
+from imagenet_jax.metrics import hierarchy
+from imagenet_jax.worst import worst_classes
 
 DESCRIPTION = """Count every image of a split once, with a run's newest checkpoint or converted weights; writes DIR/eval/.
 
@@ -54,7 +56,9 @@ def write(
     for name in ("raw", "ema"):
         c = counts.get(name)
         result[name] = c and figures(c, source.classes)
+    result["hierarchy"] = hierarchy.describe(counts, source.classes)
     result["samples"] = evaluator.samples(weights, path.with_suffix(""))
+    result["worst"] = {name: worst_classes(evaluator, c, path.with_suffix("")) for name, c in counts.items()}
     if runtime.is_main_process():
         arrays: dict[str, Any] = {f"confusion_{name}": c.confusion for name, c in counts.items()}
         arrays |= {f"correct_{name}": c.correct for name, c in counts.items()}  # bool, by example id

@@ -172,9 +172,7 @@ class Evaluator:
         for record, index, slot in zip(records, ids, images, strict=False):
             self._view(record.image, self.pixels.antialias, slot)
             if writes:
-                small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-                self._view(record.image, True, small)
-                Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
+                self.write_thumbnail(record.image, folder / f"{index:08d}.jpg")
         first, share = sharding.rows_of_process(size)
         on_device = sharding.put_batch(self.mesh, {"image": images[first : first + share]})["image"]
         weights = sharding.replicate(self.mesh, weights)
@@ -189,6 +187,12 @@ class Evaluator:
             }
             for i, (record, index) in enumerate(zip(records, ids, strict=True))
         ]
+
+    def write_thumbnail(self, data: bytes, path: pathlib.Path) -> None:
+        """Write the evaluation view of one encoded image as a small JPEG."""
+        small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+        self._view(data, True, small)
+        Image.fromarray(small).save(path, quality=90)
 
     def _view(self, data: bytes, antialias: bool, out: np.ndarray) -> None:
         """The evaluation view of one encoded image, at the size of `out`."""

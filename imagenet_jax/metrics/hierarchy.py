@@ -6,7 +6,7 @@ image is taken for, the category is right. Classes are wnids throughout, in the 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,9 +14,25 @@ from imagenet_jax.data import wordnet
 from imagenet_jax.data.hierarchy import Hierarchy
 from imagenet_jax.errors import UserError
 
+KS = (1, 5, 20)  # most likely classes, as Bertinetto et al. have it
 
-def describe(confusions: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any] | None:
-    """What a result says of the hierarchy: `scores` of each confusion matrix, by its name, and "wnids", those of the classes.
+
+class Counted(Protocol):
+    """What is counted of one set of weights: confusion int (classes, classes), rows true; labels int (n,) and logits (n, classes),
+    or both empty."""
+
+    @property
+    def confusion(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def logits(self) -> np.ndarray: ...
+
+
+def describe(counted: Mapping[str, Counted], names: Sequence[str]) -> dict[str, Any] | None:
+    """What a result says of the hierarchy: `scores` of each of `counted`, by its name, and "wnids", those of the classes.
 
     None where the classes' names are not ImageNet's; {"absent": why} where these need a WordNet that is not here.
     """
@@ -27,23 +43,52 @@ def describe(confusions: Mapping[str, np.ndarray], names: Sequence[str]) -> dict
         tree = wordnet.hierarchy_of(wnids)
     except UserError as error:  # not worth losing an evaluation for
         return {"absent": str(error)}
-    return {"wnids": wnids, **{name: scores(confusion, wnids, tree) for name, confusion in confusions.items()}}
+    return {"wnids": wnids, **{name: scores(own, wnids, tree) for name, own in counted.items()}}
 
 
-def scores(confusion: np.ndarray, wnids: Sequence[str], tree: Hierarchy) -> dict[str, Any]:
-    """{"mistake_severity", "distance_at_1", "categories"} of an int (classes, classes) matrix, rows true.
+def scores(counted: Counted, wnids: Sequence[str], tree: Hierarchy) -> dict[str, Any]:
+    """{"mistake_severity", "distance_at", "least_severity", "categories"} of one set of weights.
 
     "mistake_severity" is the mean severity (`Hierarchy.severity`) of the images that were taken for another class, None without
-    any; "distance_at_1" that of all images (Bertinetto et al. 2020, arXiv 1912.09393, section 4.1).
+    any; "distance_at" {"1": that of all images, "5": ..., "20": ...} as `distance_at` (Bertinetto et al. 2020, arXiv 1912.09393,
+    section 4.1). "least_severity" is what answering by `expected_severity` gives instead: {"top1", "mistake_severity"}. Without
+    logits it is None, and distances are known at 1 alone.
     """
-    pairs = [(wnids[i], wnids[j], int(confusion[i, j])) for i, j in np.argwhere(confusion) if i != j]
-    mistakes = sum(n for _, _, n in pairs)
-    total = sum(n * tree.severity(a, b) for a, b, n in pairs)
-    return {
-        "mistake_severity": total / mistakes if mistakes else None,
-        "distance_at_1": total / max(1, int(confusion.sum())),
-        "categories": categories(confusion, wnids, tree),
+    found = _severity(counted.confusion, wnids, tree)
+    result = {
+        "mistake_severity": found.mistakes,
+        "distance_at": {"1": found.all},
+        "least_severity": None,
+        "categories": categories(counted.confusion, wnids, tree),
     }
+    if len(counted.logits):
+        table = severities(wnids, tree)
+        ranked = np.argsort(-counted.logits, axis=1, kind="stable")[:, : max(KS)]
+        distances = distance_at(ranked, counted.labels, table)
+        result["distance_at"] |= {str(k): float(distances[k - 1]) for k in KS if 1 < k <= len(distances)}
+        careful = np.zeros_like(counted.confusion)
+        np.add.at(careful, (counted.labels, expected_severity(_softmax(counted.logits), table).argmin(1)), 1)
+        top1 = int(careful.trace()) / max(1, int(careful.sum()))
+        result["least_severity"] = {"top1": top1, "mistake_severity": _severity(careful, wnids, tree).mistakes}
+    return result
+
+
+class Severity(NamedTuple):
+    """Means over the images that were taken for another class (None without any), and over all."""
+
+    mistakes: float | None
+    all: float
+
+
+def _severity(confusion: np.ndarray, wnids: Sequence[str], tree: Hierarchy) -> Severity:
+    pairs = [(wnids[i], wnids[j], int(confusion[i, j])) for i, j in np.argwhere(confusion) if i != j]
+    mistakes, total = sum(n for _, _, n in pairs), sum(n * tree.severity(a, b) for a, b, n in pairs)
+    return Severity(total / mistakes if mistakes else None, total / max(1, int(confusion.sum())))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    return exponents / exponents.sum(1, keepdims=True)
 
 
 def categories(confusion: np.ndarray, wnids: Sequence[str], tree: Hierarchy) -> list[dict[str, Any]]:

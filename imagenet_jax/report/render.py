@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.report import plots, tables
+from imagenet_jax.report import categories, plots, tables
 from imagenet_jax.report.curves import Curve, draw_curves
 from imagenet_jax.report.read import Evaluation, Run, read_runs
 
@@ -101,6 +101,8 @@ def _detail(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
         "classes": tables.class_rows(evaluation, weights, worst_first),
         "worst_first": worst_first,
         "macro": content[weights]["macro"],
+        "categories": categories.tree(evaluation, weights),
+        "worst": categories.worst(run, evaluation, weights),
         "samples": tables.sample_cards(run, evaluation, weights),
         "pixelated": run.info["preprocessing"]["image_size"] <= 64,
     }

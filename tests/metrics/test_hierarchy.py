@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,12 @@ from imagenet_jax.metrics import hierarchy
 from imagenet_jax.metrics.confusion import scores as plain_scores
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
+
+
+class Counted(NamedTuple):
+    confusion: np.ndarray
+    labels: np.ndarray = np.zeros(0, int)
+    logits: np.ndarray = np.zeros((0, 0))
 
 
 def graph(seed):
@@ -53,19 +60,37 @@ def test_severities_are_those_of_every_image(seed):
     tree, wnids = graph(seed)
     label, predicted, matrix = answers(seed)
     each = [tree.severity(wnids[a], wnids[b]) for a, b in zip(label, predicted, strict=True)]
-    got = hierarchy.scores(matrix, wnids, tree)
-    assert got["distance_at_1"] == pytest.approx(np.mean(each))
+    got = hierarchy.scores(Counted(matrix), wnids, tree)
+    assert got["distance_at"] == {"1": pytest.approx(np.mean(each))}
     assert got["mistake_severity"] == pytest.approx(np.sum(each) / np.sum(label != predicted))
+    assert got["least_severity"] is None
     table = hierarchy.severities(wnids, tree)
     assert table.tolist() == [[tree.severity(a, b) for b in wnids] for a in wnids]
 
 
+def test_logits_say_more():
+    tree, wnids = graph(1)
+    rng = np.random.default_rng(1)
+    labels, logits = rng.integers(0, 12, 80), rng.normal(size=(80, 12)) * 2
+    predicted = logits.argmax(1)
+    matrix = np.zeros((12, 12), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    got = hierarchy.scores(Counted(matrix, labels, logits), wnids, tree)
+    severity = np.vectorize(lambda a, b: tree.severity(wnids[a], wnids[b]))
+    five = np.sort(severity(labels[:, None], np.argsort(-logits, 1)[:, :5]))
+    assert got["distance_at"] == {"1": pytest.approx(severity(labels, predicted).mean()), "5": pytest.approx(five.mean())}
+    careful = [min(range(12), key=lambda c: sum(np.exp(row[j]) * severity(j, c) for j in range(12))) for row in logits]
+    right = labels == careful
+    assert got["least_severity"]["top1"] == pytest.approx(right.mean())
+    assert got["least_severity"]["mistake_severity"] == pytest.approx(severity(labels, careful)[~right].mean())
+
+
 def test_without_a_mistake_there_is_no_severity():
     tree, wnids = graph(0)
-    got = hierarchy.scores(np.eye(12, dtype=np.int64), wnids, tree)
-    assert (got["mistake_severity"], got["distance_at_1"]) == (None, 0)
+    got = hierarchy.scores(Counted(np.eye(12, dtype=np.int64)), wnids, tree)
+    assert (got["mistake_severity"], got["distance_at"]) == (None, {"1": 0})
     assert all(row["f1"] == 1 for row in got["categories"])
-    nothing = hierarchy.scores(np.zeros((12, 12), np.int64), wnids, tree)
+    nothing = hierarchy.scores(Counted(np.zeros((12, 12), np.int64)), wnids, tree)
     assert {row["f1"] for row in nothing["categories"]} == {0}
 
 
@@ -93,7 +118,7 @@ def test_imagenets_categories_are_known_by_wnid():
     """One image a class, each taken for the next: two cranes, and as many dogs as is known."""
     names = classes.readable(classes.wnids())
     confusion = np.roll(np.eye(1000, dtype=np.int64), 1, axis=1)
-    got = hierarchy.describe({"raw": confusion, "ema": np.eye(1000, dtype=np.int64)}, names)
+    got = hierarchy.describe({"raw": Counted(confusion), "ema": Counted(np.eye(1000, dtype=np.int64))}, names)
     assert got["wnids"] == classes.wnids()
     rows = {row["wnid"]: row for row in got["raw"]["categories"]}
     assert (rows["n02084071"]["name"], rows["n02084071"]["classes"], rows["n02084071"]["images"]) == ("dog", 118, 118)
@@ -107,7 +132,7 @@ def test_imagenets_categories_are_known_by_wnid():
 
 
 def test_other_classes_have_no_hierarchy(monkeypatch):
-    matrix = np.eye(2, dtype=np.int64)
+    matrix = Counted(np.eye(2, dtype=np.int64))
     assert hierarchy.describe({"raw": matrix}, ["red", "green"]) is None
     monkeypatch.setattr(wordnet, "PLACES", ())
     for name in ("WNSEARCHDIR", "WNHOME"):
