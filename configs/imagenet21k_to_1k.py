@@ -1,6 +1,6 @@
 """ViT-B/16 from ImageNet-21K (configs/imagenet21k.py:sigmoid) to ImageNet-1k at 384 pixels, in 20,000 steps.
 
-Target:   85.49 % top-1 (vision_transformer, README: the best of several ViT-B/16 of ImageNet-21K, 20,000 steps of 512 at 384 pixels).
+Target:   85.49 % top-1 (vision_transformer, README: the best of several ViT-B/16 of ImageNet-21K, with these steps and pixels).
 Measured: not run.
 Command:  python -m imagenet_jax.main --config=configs/imagenet21k_to_1k.py --workdir=runs/from21k
           --config.init_from=runs/imagenet21k

@@ -119,7 +119,9 @@ SOURCES = {
         "vit_b_16", 4096, 1_036_078, "adamw", {2.8955: 1e-3, 151.44775: 5e-4, 300: 0},
         0.1, ALL, [*CROP, "rand_augment"], 224, (224, 256),
     ),
-    "imagenet21k_to_1k": Source("vit_b_16", 512, 20_000, "sgd", {0.2018: 0.03, 4.1377: 0.015, 8.0737: 0}, 0, NONE, CROP, 384, (384, 448)),
+    "imagenet21k_to_1k": Source(
+        "vit_b_16", 512, 20_000, "sgd", {0.2018: 0.03, 4.1377: 0.015, 8.0737: 0}, 0, NONE, CROP, 384, (384, 448)
+    ),
 }  # fmt: skip
 
 
@@ -151,7 +153,7 @@ def test_parameters_and_which_of_them_decay(name):
     model = build.model(c, num_classes=1000)
     params = jax.eval_shape(build.state_init(model, c), jax.random.key(0)).params
     counted = tree.count(params)
-    # Without a class token (384) and with fixed positions (197 x 384), ViT-S/16 has that many fewer; ViT-B/16 only loses the token's.
+    # Without a class token (384) and with fixed positions (197 x 384), ViT-S/16 has that many fewer; ViT-B/16 loses only the token.
     fewer = {"sincos2d": 198 * 384, "learnt": 2 * 768}[c["model"]["settings"].get("positions", "learnt")]
     assert counted == PUBLISHED[source.model].parameters - (fewer if "class_token" in c["model"]["settings"] else 0)
     shapes = dict(tree.paths(params))

@@ -80,6 +80,15 @@ class Hierarchy:
         return max((1 + self.height(child) for child in self.children[wnid]), default=0)
 
 
+def depths_of(parents: np.ndarray) -> np.ndarray:
+    """int (classes,): how many classes lie above each, from `Hierarchy.nearest_classes`."""
+    depths, above = np.zeros(len(parents), int), parents
+    while (above >= 0).any():
+        depths += above >= 0
+        above = np.where(above >= 0, parents[above], -1)
+    return depths
+
+
 @functools.cache
 def imagenet1k() -> Hierarchy:
     """The 1000 classes of ILSVRC 2012 and everything above them, up to 'entity' (n00001740)."""

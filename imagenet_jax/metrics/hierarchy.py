@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from imagenet_jax.data import wordnet
-from imagenet_jax.data.hierarchy import Hierarchy
+from imagenet_jax.data.hierarchy import Hierarchy, depths_of
 from imagenet_jax.errors import UserError
 
 KS = (1, 5, 20)  # most likely classes, as Bertinetto et al. have it
@@ -47,18 +47,20 @@ def describe(counted: Mapping[str, Counted], names: Sequence[str]) -> dict[str, 
 
 
 def scores(counted: Counted, wnids: Sequence[str], tree: Hierarchy) -> dict[str, Any]:
-    """{"mistake_severity", "distance_at", "least_severity", "categories"} of one set of weights.
+    """{"mistake_severity", "distance_at", "least_severity", "semantic_top1", "categories"} of one set of weights.
 
     "mistake_severity" is the mean severity (`Hierarchy.severity`) of the images that were taken for another class, None without
     any; "distance_at" {"1": that of all images, "5": ..., "20": ...} as `distance_at` (Bertinetto et al. 2020, arXiv 1912.09393,
-    section 4.1). "least_severity" is what answering by `expected_severity` gives instead: {"top1", "mistake_severity"}. Without
-    logits it is None, and distances are known at 1 alone.
+    section 4.1). "least_severity" is what answering by `expected_severity` gives instead: {"top1", "mistake_severity"};
+    "semantic_top1" (see there) is None where no class is a kind of another. Without logits both are None, and distances are known
+    at 1 alone.
     """
     found = _severity(counted.confusion, wnids, tree)
-    result = {
+    result: dict[str, Any] = {
         "mistake_severity": found.mistakes,
         "distance_at": {"1": found.all},
         "least_severity": None,
+        "semantic_top1": None,
         "categories": categories(counted.confusion, wnids, tree),
     }
     if len(counted.logits):
@@ -70,6 +72,9 @@ def scores(counted: Counted, wnids: Sequence[str], tree: Hierarchy) -> dict[str,
         np.add.at(careful, (counted.labels, expected_severity(_softmax(counted.logits), table).argmin(1)), 1)
         top1 = int(careful.trace()) / max(1, int(careful.sum()))
         result["least_severity"] = {"top1": top1, "mistake_severity": _severity(careful, wnids, tree).mistakes}
+        parents = tree.nearest_classes(wnids)
+        if (parents >= 0).any():
+            result["semantic_top1"] = semantic_top1(counted.logits, counted.labels, parents)
     return result
 
 
@@ -81,7 +86,7 @@ class Severity(NamedTuple):
 
 
 def _severity(confusion: np.ndarray, wnids: Sequence[str], tree: Hierarchy) -> Severity:
-    pairs = [(wnids[i], wnids[j], int(confusion[i, j])) for i, j in np.argwhere(confusion) if i != j]
+    pairs = [(wnids[i], wnids[j], int(confusion[i, j])) for i, j in np.argwhere(confusion).tolist() if i != j]
     mistakes, total = sum(n for _, _, n in pairs), sum(n * tree.severity(a, b) for a, b, n in pairs)
     return Severity(total / mistakes if mistakes else None, total / max(1, int(confusion.sum())))
 
@@ -142,6 +147,23 @@ def distance_at(ranked: np.ndarray, labels: np.ndarray, table: np.ndarray) -> np
     """
     each = table[labels[:, None], ranked].mean(0, dtype=np.float64)
     return np.cumsum(each) / np.arange(1, len(each) + 1)
+
+
+def semantic_top1(logits: np.ndarray, labels: np.ndarray, parents: np.ndarray) -> float:
+    """The share of right answers among all that a semantic softmax is asked for: one for each depth, down to the label's.
+
+    Which class at that depth has the largest logit (n, classes)? Labels are int (n,), `parents` as `Hierarchy.nearest_classes`. A
+    depth with one class is not asked for (Ridnik et al. 2021, arXiv 2104.10972, section 3.3.3; src_files/semantic/metrics.py).
+    """
+    depths, wanted, right, asked = depths_of(parents), labels, 0, 0
+    for depth in range(depths.max(), -1, -1):
+        (group,) = np.nonzero(depths == depth)
+        (here,) = np.nonzero(depths[wanted] == depth)
+        if len(group) > 1:
+            right += int(np.sum(group[logits[np.ix_(here, group)].argmax(1)] == wanted[here]))
+            asked += len(here)
+        wanted = np.where(depths[wanted] == depth, parents[wanted], wanted)
+    return right / max(1, asked)
 
 
 def expected_severity(probabilities: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagenet_jax.data.hierarchy import depths_of
 from imagenet_jax.errors import unknown
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits, targets), both (n, classes) -> (n,)
@@ -48,9 +49,9 @@ def semantic_cross_entropy(logits: jax.Array, targets: jax.Array, parents: np.nd
     """Cross-entropies of one softmax for each depth, weighted and summed, (n,) (Ridnik et al. 2021, arXiv 2104.10972, section 3.3).
 
     `parents`, int (classes,), has the index of the class of which each class is a kind, -1 where there is none: an image of a class
-    is one of every class above it, and classes are groups by their number. `targets` (n, classes), not smoothed, may be mixed. Each
-    group is smoothed by itself, and weighs classes / (classes as deep or deeper), up to `HEAVIEST`. Of a group where nothing
-    is known of an image it is asked nothing; a group of one class says nothing. (Their code leaves out the deepest group: 6 of 10,450.)
+    is one of every class above it, and a group are those with as many above. `targets` (n, classes), not smoothed, may be mixed. A
+    group is smoothed by itself, and weighs classes / (classes as deep or deeper), up to `HEAVIEST`. Groups deeper than the label
+    are not asked for, nor is one of a single class. (Their code leaves out the deepest group too: 6 of 10,450 classes.)
     """
     depths, deeper = depths_of(parents), np.zeros(0, int)
     total, below = jnp.zeros_like(logits[:, 0]), targets[:, :0]
@@ -67,15 +68,6 @@ def semantic_cross_entropy(logits: jax.Array, targets: jax.Array, parents: np.nd
         weight = min(HEAVIEST, float(len(depths) / np.sum(depths >= depth)))
         total += weight * (known * jax.nn.logsumexp(own, axis=-1) - hit)
     return total
-
-
-def depths_of(parents: np.ndarray) -> np.ndarray:
-    """int (classes,): how many classes lie above each."""
-    depths, above = np.zeros(len(parents), int), parents.copy()
-    while (above >= 0).any():
-        depths += above >= 0
-        above = np.where(above >= 0, parents[above], -1)
-    return depths
 
 
 def make(name: str, target_threshold: float = 0.0, parents: np.ndarray | None = None, label_smoothing: float = 0.0) -> Loss:

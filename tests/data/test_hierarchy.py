@@ -7,7 +7,7 @@ import random
 import pytest
 
 from imagenet_jax.data import classes
-from imagenet_jax.data.hierarchy import Hierarchy, Synset, imagenet1k
+from imagenet_jax.data.hierarchy import Hierarchy, Synset, depths_of, imagenet1k
 
 DOG, BIRD, VEHICLE, ENTITY = "n02084071", "n01503061", "n04524313", "n00001740"
 TENCH, GOLDFISH, TOILET_TISSUE, CRANE_BIRD, CRANE_MACHINE = "n01440764", "n01443537", "n15075141", "n02012849", "n03126707"
@@ -66,3 +66,6 @@ def test_answers_on_a_graph_with_several_ways_are_those_of_all_paths():
     for wnid, found in zip(some, tree.nearest_classes(some), strict=True):
         above = [some.index(w) for w in tree.path(wnid)[:-1] if w in some]
         assert found == (above[-1] if above else -1)
+    counts = [sum(w in some for w in tree.path(wnid)[:-1]) for wnid in some]
+    assert depths_of(tree.nearest_classes(some)).tolist() == counts
+    assert max(counts) > 1

@@ -62,7 +62,7 @@ def test_the_variables_of_wordnets_own_programs_name_the_folder(installed, monke
 
 def test_no_wordnet_is_the_users_mistake(installed):
     (installed / "data.noun").unlink()
-    with pytest.raises(UserError, match="These classes need WordNet.*wordnet-base"):
+    with pytest.raises(UserError, match=r"These classes need WordNet.*wordnet-base"):
         wordnet.hierarchy_of([LEO])
 
 

@@ -85,6 +85,24 @@ def test_logits_say_more():
     assert got["least_severity"]["mistake_severity"] == pytest.approx(severity(labels, careful)[~right].mean())
 
 
+def test_semantic_top1_asks_for_a_class_of_each_depth():
+    tree, wnids = graph(1)
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 12, 60)
+    logits = rng.normal(size=(60, 12)) + 2 * np.eye(12)[labels]
+    chains = [[wnids.index(w) for w in tree.path(wnid) if w in wnids] for wnid in wnids]
+    groups = [[c for c in range(12) if len(chains[c]) == length] for length in range(1, max(map(len, chains)) + 1)]
+    answers = [
+        max(group, key=lambda c: row[c]) == chains[label][depth]
+        for row, label in zip(logits, labels, strict=True)
+        for depth, group in enumerate(groups[: len(chains[label])])
+        if len(group) > 1
+    ]
+    assert hierarchy.semantic_top1(logits, labels, tree.nearest_classes(wnids)) == pytest.approx(np.mean(answers))
+    assert len(answers) > 80  # several depths
+    assert 0.1 < np.mean(answers) < 0.9
+
+
 def test_without_a_mistake_there_is_no_severity():
     tree, wnids = graph(0)
     got = hierarchy.scores(Counted(np.eye(12, dtype=np.int64)), wnids, tree)
@@ -109,7 +127,10 @@ def test_the_least_expected_severity_is_found_among_all_answers():
     tree, wnids = graph(2)
     probabilities = np.random.default_rng(2).dirichlet(np.full(12, 0.3), 50)
     got = hierarchy.expected_severity(probabilities, hierarchy.severities(wnids, tree))
-    want = [[sum(p * tree.severity(truth, answer) for truth, p in zip(wnids, row, strict=True)) for answer in wnids] for row in probabilities]
+    want = [
+        [sum(p * tree.severity(truth, answer) for truth, p in zip(wnids, row, strict=True)) for answer in wnids]
+        for row in probabilities
+    ]
     np.testing.assert_allclose(got, want)
     assert (got.argmin(1) != probabilities.argmax(1)).any()  # else nothing was asked
 

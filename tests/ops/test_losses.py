@@ -6,7 +6,6 @@ import pytest
 from imagenet_jax.errors import UserError
 from imagenet_jax.ops.losses import (
     cross_entropy,
-    depths_of,
     make,
     semantic_cross_entropy,
     sigmoid_cross_entropy,
@@ -109,8 +108,3 @@ def test_a_group_of_few_weighs_at_most_twenty():
     parents = np.array([-1] * 40 + [0, 0], np.int32)  # 42 / 2 would be 21
     got = semantic(np.zeros((2, 42)), np.eye(42)[[1, 41]], parents=parents)
     np.testing.assert_allclose(got, [np.log(40), np.log(40) + 20 * np.log(2)], rtol=1e-6)
-
-
-def test_depths_count_the_classes_above():
-    assert depths_of(PARENTS).tolist() == [1, 2, 2, 0, 1, 0, 1, 3]
-    assert depths_of(np.full(3, -1)).tolist() == [0, 0, 0]

@@ -25,6 +25,7 @@ SCORES = {
     "mistake_severity": 7.3612,
     "distance_at": {"1": 0.8461, "5": 6.5},
     "least_severity": {"top1": 0.8712, "mistake_severity": 7.0912},
+    "semantic_top1": None,
     "categories": ROWS,
 }
 WORST = [
