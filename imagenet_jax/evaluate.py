@@ -147,7 +147,7 @@ def _suite(flags: argparse.Namespace, folder: pathlib.Path, counter: suite.Count
     for row in suite.rows(found, counter, views, written):
         print(suite.line(row.content), flush=True)
         rows.append(row)
-    print(f"Written: {suite.write(folder, name, rows, counter.loaded.step, found.missing)}")
+    print(f"Written: {suite.write(folder, name, rows, counter, found.missing)}")
     for line in found.missing:
         print(f"Not prepared: {line}", file=sys.stderr)
     return cli.PARTLY if found.missing else cli.FINISHED

@@ -25,7 +25,6 @@ from imagenet_jax.evaluator import Counts, Evaluator, figures
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import bootstrap
 
-
 Written = Callable[[Evaluator, dict[str, Counts]], Any]
 
 
@@ -191,7 +190,7 @@ def relabelled(row: Row, c: Counts, names: Sequence[str], label: str, right: rel
         values *= judged.sum() / (np.count_nonzero(images) * np.maximum(images, 1)[c.labels])
     values = np.where(judged, values, np.float32(np.nan))
     kept = {key: row.content[key] for key in IDENTITY}
-    return Row(kept | {"set": f"{VAL} {label}", "images": int(judged.sum())} | _top1(values), values)
+    return Row(kept | {"set": f"{VAL} {label}", "labels": label, "images": int(judged.sum())} | _top1(values), values)
 
 
 def of_corruptions(corrupted: dict[tuple[str, int], Source], counter: Counter, view: View) -> Iterator[Row]:
@@ -223,7 +222,8 @@ def of_corruptions(corrupted: dict[tuple[str, int], Source], counter: Counter, v
 
 
 def _mean(name: str, parts: Sequence[Row]) -> Row:
-    content = parts[0].content | {"set": name, "dataset": "imagenet_c", "images": sum(part.content["images"] for part in parts)}
+    dataset = "imagenet_c" if name == C else f"imagenet_c/{name.removeprefix(C + ' ')}"
+    content = parts[0].content | {"set": name, "dataset": dataset, "images": sum(part.content["images"] for part in parts)}
     content["fingerprint"] = hashlib.sha256("".join(part.content["fingerprint"] for part in parts).encode()).hexdigest()
     values = [part.values for part in parts if part.values is not None]
     if len(values) == len(parts) and len({len(v) for v in values}) == 1:  # an image left out of one part: nothing to pair
@@ -232,14 +232,14 @@ def _mean(name: str, parts: Sequence[Row]) -> Row:
     return Row(content | {"top1": float(np.mean([part.content["top1"] for part in parts])), "top1_interval": None}, None)
 
 
-IDENTITY = ("set", "dataset", "version", "split", "fingerprint", "image_size", "crop_ratio", "flip", "weights", "classes")
+IDENTITY = ("set", "dataset", "version", "split", "labels", "fingerprint", "image_size", "crop_ratio", "flip", "weights", "classes")
 
 
 def _identity(name: str, evaluator: Evaluator, weights: str) -> dict[str, Any]:
     """What two rows must share to be of the same images, shown alike; but for the weights."""
     source, pixels = evaluator.source, evaluator.pixels
     shown = (pixels.image_size, pixels.crop_ratio, evaluator.flip, weights, len(source.classes))
-    values = (name, source.dataset, source.version, source.split, source.fingerprint, *shown)
+    values = (name, source.dataset, source.version, source.split, "its own", source.fingerprint, *shown)
     return dict(zip(IDENTITY, values, strict=True))
 
 
@@ -248,11 +248,12 @@ def _top1(values: np.ndarray) -> dict[str, Any]:
     return {"top1": float(counted.mean(dtype=np.float64)), "top1_interval": bootstrap.interval(counted)}
 
 
-def write(folder: pathlib.Path, name: str, found: Sequence[Row], step: int, missing: Sequence[str]) -> pathlib.Path:
+def write(folder: pathlib.Path, name: str, found: Sequence[Row], counter: Counter, missing: Sequence[str]) -> pathlib.Path:
     """Write folder/suite/NAME.json and .npz ("values_<row>"); returns the JSON's path."""
     path = folder / "suite" / f"{name}.json"
     if runtime.is_main_process():
-        content = {"step": step, "versions": runtime.versions(), "devices": runtime.devices(), "missing": list(missing)}
+        content = {"step": counter.loaded.step, "own_view": counter.own._asdict(), "missing": list(missing)}
+        content |= {"versions": runtime.versions(), "devices": runtime.devices()}
         write_json(path, content | {"rows": [row.content for row in found]})
         values: dict[str, Any] = {f"values_{i}": row.values for i, row in enumerate(found) if row.values is not None}
         np.savez_compressed(path.with_suffix(".npz"), **values)

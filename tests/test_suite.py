@@ -189,10 +189,10 @@ def test_a_sweep_has_a_row_for_each_size_and_mirrored_view(folder, val, capsys):
 
 
 def test_sizes_that_the_model_does_not_take(folder, val, tmp_path):
-    model = models.create("vit_ti_16", num_classes=1000, depth=1)
+    model = models.create("mixer_s_16", num_classes=1000, depth=1)
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), names.variables_like(model))
     p = weights.Preprocessing(224, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
-    content = weights.Weights(model, variables, "vit_ti_16", {"depth": 1}, tuple(readable(WNIDS)), p, {"file": "none"})
+    content = weights.Weights(model, variables, "mixer_s_16", {"depth": 1}, tuple(readable(WNIDS)), p, {"file": "none"})
     weights.save(tmp_path, content)
     with pytest.raises(UserError, match="takes no images of 256 x 256 pixels"):
         evaluate.main([f"--weights={tmp_path}", f"--dataset={val}", "--image_size=256"])
