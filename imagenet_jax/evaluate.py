@@ -7,12 +7,15 @@ import argparse
 import hashlib
 import pathlib
 import re
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from imagenet_jax import cli, distributed, infer, loop, processes, runtime, sharding
+from imagenet_jax import cli, distributed, infer, processes, runtime, sharding, suite
 from imagenet_jax.data import locate
+from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Counts, Evaluator, figures
@@ -23,7 +26,14 @@ from imagenet_jax.worst import worst_classes
 DESCRIPTION = """Count every image of a split once, with a run's newest checkpoint or converted weights; writes DIR/eval/.
 
   python -m imagenet_jax.evaluate --workdir=runs/r50
-  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets"""
+  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets
+  python -m imagenet_jax.evaluate --weights=weights/r50 --suite=paper
+  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --image_size=224,256,288 --flip
+
+The suite: ImageNet's validation split with its own labels, ReaL's and the multi-label ones, ImageNet-V2 (three), A, R, Sketch and C
+(mCE). Suites and several views are a table, which goes to DIR/suite/.
+
+Exit codes: 0 finished, 1 the run failed, 2 a mistake in the flags, 3 finished, but sets of the suite are not prepared."""
 
 BATCH = 64  # images at a time, where no run says otherwise
 
@@ -98,7 +108,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
     if (flags.workdir is None) == (flags.weights is None):
         raise UserError("Give either --workdir=RUN, or --weights=DIR with --dataset=NAME.")
-    if flags.weights and flags.dataset is None:
+    if flags.weights and flags.dataset is None and flags.suite is None:
         raise UserError("--weights needs --dataset=NAME: weights do not say what to count.")
     folder = flags.workdir or flags.weights
 
@@ -106,23 +116,45 @@ def main(argv: list[str]) -> int:
     runtime.setup()
     mesh = sharding.make_mesh()
     loaded = infer.load_run(folder, mesh) if flags.workdir else infer.load_weights(folder, mesh)
-    source = _source(flags, loaded.record)
-    if source.classes != loaded.classes:
-        raise UserError(f"The classes of {source.dataset} are not those that {folder} was trained on.")
     config = loaded.record["config"]
     batch_size = flags.batch_size or config.get("eval_batch_size") or config.get("batch_size", BATCH)
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
-        mean=loaded.mean, std=loaded.std, flip=config.get("eval_flip", False),
-    )  # fmt: skip
-    with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
-        counts = evaluator.count(loaded.weights, logits=True, progress=True)
-        assert counts is not None  # nothing can stop it
-        result = write(folder, evaluator, loaded.weights, counts, loaded.record, loaded.step)
-    print(summary(result))
+    counter = suite.Counter(loaded, mesh, -(-batch_size // mesh.size) * mesh.size)
+
+    def written(evaluator: Evaluator, counts: dict[str, Counts]) -> dict[str, Any]:
+        return write(folder, evaluator, loaded.weights, counts, loaded.record, loaded.step)
+
+    if flags.suite or flags.image_size or flags.flip:
+        return _suite(flags, folder, counter, written)
+    source = _source(flags, loaded.record)
+    evaluator = counter.evaluator(source, counter.own)
+    print(summary(written(evaluator, counter.count(evaluator))))
     print(f"Written: {result_path(folder, source.dataset, source.split)}")
     return cli.FINISHED
+
+
+def _suite(flags: argparse.Namespace, folder: pathlib.Path, counter: suite.Counter, written: Callable[..., Any]) -> int:
+    """Count a suite of sets, or one set in several views, and print each row when it is known."""
+    record, name = counter.loaded.record, flags.suite
+    if name:
+        if counter.loaded.classes != tuple(readable(wnids())):
+            raise UserError(f"--suite={name} is for models of ImageNet's 1,000 classes.")
+        val = _source(flags, record) if flags.dataset else None
+        found = suite.find_paper(_data_dir(flags, record), val)
+    else:
+        source = _source(flags, record)
+        name = result_path(folder, source.dataset, source.split).stem
+        found = suite.Suite({f"{source.dataset} {source.split}": source}, {}, {}, [])
+    flips = sorted({counter.own.flip, counter.own.flip or flags.flip})
+    views = [suite.View(size, flip) for size in flags.image_size or [counter.own.image_size] for flip in flips]
+    rows = []
+    print(suite.HEADING)
+    for row in suite.rows(found, counter, views, written):
+        print(suite.line(row.content), flush=True)
+        rows.append(row)
+    print(f"Written: {suite.write(folder, name, rows, counter, found.missing)}")
+    for line in found.missing:
+        print(f"Not prepared: {line}", file=sys.stderr)
+    return cli.PARTLY if found.missing else cli.FINISHED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", metavar="NAME", help="NAME[/CONFIG][:VERSION] or a path; default: the run's")
     parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split, of --dataset, validation")
     parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
+    parser.add_argument("--suite", choices=("paper",), help="all sets that papers report, as far as they are prepared")
+    parser.add_argument("--image_size", type=_sizes, metavar="PIXELS[,...]", help="test resolutions; default: the model's")
+    parser.add_argument("--flip", action="store_true", help="count with the mean of an image's and its mirror image's logits, too")
     parser.add_argument("--batch_size", type=int, help=f"images at a time; changes no result; default: the run's, else {BATCH}")
     processes.add_flags(parser)
     return parser
@@ -141,9 +176,22 @@ def _source(flags: argparse.Namespace, record: dict[str, Any]) -> Source:
     """The data that the flags name, else the run's."""
     if flags.dataset:
         return open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split or "validation")
-    data, recorded = record["dataset"], locate.place(record["data_dir"])
-    data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
-    return open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+    data = record["dataset"]
+    return open_source(_data_dir(flags, record), f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+
+
+def _data_dir(flags: argparse.Namespace, record: dict[str, Any]) -> locate.Place:
+    """The directory that the flags name, else where the run found its data, if that is still there."""
+    if flags.data_dir is None and "data_dir" in record and (recorded := locate.place(record["data_dir"])).is_dir():
+        return recorded
+    return locate.data_dir(flags.data_dir)
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [int(size) for size in text.split(",")]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text} has a size below 1")
+    return sizes
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 The last batch is padded and the padding masked; the number of images counted is checked against the data set's.
 """
 
+import copy
 import dataclasses
 import pathlib
 import sys
@@ -99,6 +100,12 @@ class Evaluator:
         self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
         predict = steps.make_predict_step(model, **view)
         self._predict = jax.jit(predict, in_shardings=(place, split), out_shardings=place)
+
+    def on(self, source: Source) -> "Evaluator":
+        """The same, compiled once, on another split with the same classes."""
+        other = copy.copy(self)
+        other.source = source
+        return other
 
     def count(
         self,

@@ -129,7 +129,7 @@ def make_eval_step(
     count fewer.
     """
 
-    def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
+    def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array, jax.Array]:
         images = normalize(batch["image"], mean, std, model.dtype)
         logits = _logits(model, variables, images, columns)
         if flip:

@@ -85,6 +85,21 @@ def interval(share: float | None, n: int) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}{SPACE}%"
 
 
+def between(interval: Sequence[float] | None) -> str:
+    """(0.8512, 0.9034) -> '85.12 to 90.34 %'."""
+    return DASH if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{SPACE}%"
+
+
+def points(difference: float | None) -> str:
+    """0.0123 -> '+1.23 points'."""
+    return DASH if difference is None else f"{100 * difference:+.2f}{SPACE}points"
+
+
+def points_between(interval: Sequence[float] | None) -> str:
+    """(-0.001, 0.025) -> '-0.10 to +2.50'."""
+    return DASH if interval is None else f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
+
+
 def main_evaluation(run: Run) -> Evaluation | None:
     """The evaluation on the run's own evaluation split; failing that, the first there is."""
     own = (run.info["dataset"]["name"], run.info["dataset"]["eval_split"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagenet_jax import cli, prepare
+from imagenet_jax import cli, prepare, suite
 from imagenet_jax.data import classes
 from imagenet_jax.data.builders import robustness
 from imagenet_jax.data.sources import open_source
@@ -99,3 +99,4 @@ def test_what_is_no_imagenet_c(tree, tmp_path, make_tar):
 def test_names_in_the_command_are_those_of_the_sets():
     assert {name if "_c/" not in name else "imagenet_c" for name in robustness.SETS} == set(prepare.ROBUSTNESS)
     assert len(robustness.SETS) == 6 + 75
+    assert list(suite.ALEXNET) == list(robustness.CORRUPTIONS)
