@@ -111,6 +111,13 @@ def test_published_weights_reach_their_accuracy_on_photographs(lite0, photograph
     result = json.loads(path.read_text())
     assert result["images"] == 545
     assert result["raw"]["top1"] == pytest.approx(0.881, abs=0.004)
+    hierarchy = result["hierarchy"]["raw"]
+    dog = next(row for row in hierarchy["categories"] if row["wnid"] == "n02084071")
+    assert (dog["images"], dog["classes"]) == (65, 118)
+    assert dog["recall"] >= 0.97
+    assert dog["precision"] >= 0.97
+    assert hierarchy["least_severity"]["mistake_severity"] < hierarchy["mistake_severity"] < 9  # 12.84 for a random pair of classes
+    assert len(result["worst"]["raw"]) == 10
 
 
 def test_samples_name_real_images_and_their_thumbnails(run):
