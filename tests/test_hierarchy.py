@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax import build, config, evaluate, train
+from imagenet_jax import build, config, train
 from imagenet_jax.data.classes import wnids
 from imagenet_jax.errors import UserError
-from imagenet_jax.ops import losses
 from imagenet_jax.report import write_report
 
 # Two kinds of dog and two of cat, by the colours red and blue; dog and cat are classes too, as in ImageNet-21K.
@@ -82,25 +81,17 @@ def test_the_page_shows_categories_and_the_worst_classes(run):
     assert page.count("<details") == page.count("</details>") > 0
 
 
-def test_an_evaluation_without_the_wordnet_that_it_needs_is_written_all_the_same(run, monkeypatch):
-    monkeypatch.setattr("imagenet_jax.data.wordnet.imagenet1k", lambda: type("Nothing", (), {"synsets": {}}))
-    monkeypatch.setattr("imagenet_jax.data.wordnet.PLACES", ())
-    for name in ("WNSEARCHDIR", "WNHOME"):
-        monkeypatch.delenv(name, raising=False)
-    assert evaluate.main([f"--workdir={run}", "--split=train", "--batch_size=16"]) == 0
-    (path,) = (run / "eval").glob("*train*.json")
-    assert "apt install wordnet-base" in json.loads(path.read_text())["hierarchy"]["absent"]
-    path.unlink()
-
-
 def test_semantic_softmax_needs_classes_of_imagenet():
     with pytest.raises(UserError, match="needs a data set whose classes are ImageNet's"):
         build.loss({"loss": "semantic_softmax", "label_smoothing": 0.0}, ["red", "green"])
 
 
-def test_every_loss_of_the_recipes_for_21k_is_built_without_wordnet_for_ilsvrc():
-    for variant in ("softmax", "semantic", "sigmoid"):
-        c = config.plain(config.resolve(config.load(f"imagenet21k:{variant}", [])))
-        loss = build.loss(c, wnids()[:8])
-        targets = losses.smoothed_targets(np.arange(2), 8, build.label_smoothing(c))
-        assert float(jax.jit(lambda t, loss=loss: loss(t * 0, t))(targets)[0]) > 1
+def test_semantic_softmax_smooths_within_its_groups_and_the_others_their_targets():
+    """Four kinds of dog, and dog: 0.2 of the target lies on the four, none of it on dog."""
+    names = [DOG, *wnids()[151:155]]
+    semantic = {"loss": "semantic_softmax", "label_smoothing": 0.2}
+    assert build.label_smoothing(semantic) == 0
+    assert build.label_smoothing(semantic | {"loss": "softmax"}) == 0.2
+    gradient = jax.jit(jax.grad(lambda x: build.loss(semantic, names)(x, np.eye(5)[1:2]).sum()))(np.zeros((1, 5)))
+    weight = 5 / 4
+    np.testing.assert_allclose(gradient, [[0, *(weight * (0.25 - t) for t in (0.85, 0.05, 0.05, 0.05))]], atol=1e-6)
