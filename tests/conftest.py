@@ -49,6 +49,15 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
+@pytest.fixture
+def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is installed, with what lets it compile without a TPU."""
+    if importlib.util.find_spec("libtpu") is None:
+        _absent("libtpu is not installed: pip install -e '.[aot]'")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+
 def _reference(name: str):
     """A package of the extra [reference]."""
     try:
