@@ -46,9 +46,8 @@ def bench_train(chosen: config.Config, *, data_dir: locate.Place, rounds: int, s
     plain = config.plain(chosen)
     source, _ = train.open_data(plain, data_dir)
     c, step = _compiled(chosen, len(source.classes))
-    pixels = loader.Pixels(
-        decode.engine(c["data"]["decoder"], c["interpolation"]), c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"]
-    )  # fmt: skip
+    engine = decode.engine(c["data"]["decoder"], c["interpolation"])
+    pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
     hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
     batch_size, warm = c["batch_size"], c["data"]["prefetch"] + PREFETCHED
     host = loader.train_batches(
@@ -70,7 +69,7 @@ def bench_train(chosen: config.Config, *, data_dir: locate.Place, rounds: int, s
     found = _about(c, step) | {
         "steps": steps,
         "data": f"{source.dataset} {source.split}, {len(source):,} images",
-        "decoder": f"{pixels.engine.name} {pixels.engine.version}",
+        "decoder": f"{engine.name} {engine.version}",
         "cores": loader.visible_cores(),
         "waits": waits,
         "rounds": {name: [batch_size / s for s in taken] for name, taken in (seconds | {"loader alone": alone}).items()},
@@ -114,10 +113,10 @@ def _about(c: dict[str, Any], step: Step) -> dict[str, Any]:
 
 
 def _head(found: dict[str, Any]) -> str:
-    devices = jax.devices()
+    model, devices = found["model"], f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return (
-        f"{found['model']['name']}, {found['image_size']} px, {found['model']['dtype']}, batch {found['batch_size']:,} on {len(devices)} x "
-        f"{devices[0].device_kind}, compiled in {found['compile_seconds']:.0f} s; rounds of {found['steps']} steps, interleaved"
+        f"{model['name']}, {found['image_size']} px, {model['dtype']}, batch {found['batch_size']:,} on {devices}, compiled in "
+        f"{found['compile_seconds']:.0f} s; rounds of {found['steps']} steps, interleaved"
     )
 
 
@@ -143,8 +142,9 @@ def _limits(found: dict[str, Any]) -> list[str]:
     return [
         f"operations   {account['flops'] / an_image / 1e9:.2f} GFLOP an image, {flops / 1e12:.2f} TFLOP/s a device: "
         f"{flops / reached.flops:.0%} of a large product's {reached.flops / 1e12:.2f}",
-        f"memory       {account['bytes'] / an_image / 1e6:.1f} MB accessed an image (XLA's count), {moved / 1e9:.1f} GB/s a device: "
-        f"{moved / reached.bytes:.0%} of a copy's {reached.bytes / 1e9:.1f}; peak {account['peak_memory'] / 2**20:,.0f} MiB",
+        f"memory       {account['bytes'] / an_image / 1e6:.1f} MB accessed an image (XLA's count), {moved / 1e9:.1f} GB/s a "
+        f"device: {moved / reached.bytes:.0%} of a copy's {reached.bytes / 1e9:.1f}",
+        f"peak memory  {account['peak_memory'] / 2**20:,.0f} MiB a device",
     ]
 
 

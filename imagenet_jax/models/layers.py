@@ -110,7 +110,8 @@ class BatchNorm(nn.Module):
         if kernel is None:
             y = (grouped.astype(wide) - _channels_last(base, grouped.ndim)) * slope + offset
         else:
-            folded = (kernel[None] * slope.reshape(-1, 1, channels)).astype(self.dtype)  # (groups, inputs, channels), or one for all
+            # (groups, inputs, channels); with running statistics, one for all.
+            folded = (kernel[None] * slope.reshape(-1, 1, channels)).astype(self.dtype)
             y = jnp.einsum("g...k,gkc->g...c", x.reshape(len(folded), -1, *x.shape[1:]), folded)
             y = y.reshape(*grouped.shape[:-1], channels) + (offset - _channels_last(base, grouped.ndim) * slope)
         return y.astype(self.dtype).reshape(*x.shape[:-1], channels)
@@ -149,9 +150,9 @@ def _of_product(grouped: jax.Array, kernel: jax.Array, base: jax.Array) -> tuple
     So the backward pass does not need x @ kernel either: it is never stored.
     """
     n = math.prod(grouped.shape[1:-1])
-    exact = {"precision": "highest"} if grouped.dtype == kernel.dtype else {}  # products of bfloat16 are exact in float32
+    exact = "highest" if grouped.dtype == kernel.dtype else None  # products of bfloat16 are exact in float32 as they are
     mean = jnp.mean(grouped, tuple(range(1, grouped.ndim - 1)), dtype=kernel.dtype)
-    second = jnp.einsum("g...k,g...l->gkl", grouped, grouped, preferred_element_type=kernel.dtype, **exact) / n
+    second = jnp.einsum("g...k,g...l->gkl", grouped, grouped, precision=exact, preferred_element_type=kernel.dtype) / n
     covariance = second - mean[:, :, None] * mean[:, None, :]
     shift = jnp.matmul(mean, kernel, precision="highest") - base[None]
     mixed = jnp.einsum("gkl,lc->gkc", covariance, kernel, precision="highest")

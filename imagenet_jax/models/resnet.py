@@ -172,9 +172,9 @@ class ResNet(layers.Classifier):
         if self.block is BasicBlock:
             if (self.groups, self.group_width, self.stride_on_1x1, self.fold_bn) != (1, 64, False, False):
                 raise UserError(
-                    f"groups={self.groups}, group_width={self.group_width}, stride_on_1x1={self.stride_on_1x1}, fold_bn={self.fold_bn}: "
-                    "these settings are of bottlenecks, and ResNet-18 and -34 have basic blocks. Leave them out, or take resnet50 or "
-                    "deeper."
+                    f"groups={self.groups}, group_width={self.group_width}, stride_on_1x1={self.stride_on_1x1}, "
+                    f"fold_bn={self.fold_bn}: these settings are of bottlenecks, and ResNet-18 and -34 have basic blocks. Leave "
+                    "them out, or take resnet50 or deeper."
                 )
             return {}
         inner = width * self.group_width // 64 * self.groups  # 64: the first stage's width, for which group_width is meant
