@@ -96,7 +96,8 @@ def account(compiled: Any, chip: Chip) -> str:
     lines = [
         f"memory       arguments {_mib(memory.argument_size_in_bytes)}, temporaries {_mib(memory.temp_size_in_bytes)}, "
         f"peak {_mib(peak)}: {'fits' if peak < chip.memory * 1e9 else 'does not fit'} {chip.memory:g} GB",
-        f"work         {cost['flops'] / 1e12:.3f} TFLOP, {cost['bytes accessed'] / 1e9:.2f} GB accessed",
+        f"work         {cost['flops'] / 1e12:.3f} TFLOP, {cost['bytes accessed'] / 1e9:.2f} GB accessed, of HBM "
+        f"{hlo.traffic(compiled.as_text()) / 1e9:.2f} GB",
     ]
     kinds: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
     for found in hlo.collectives(compiled.as_text()):
