@@ -98,16 +98,18 @@ class Checkpoints:
         Damaged steps above it are renamed, with one line each, so that the run can save them anew. Raises RunError where no step
         is sound, and renames nothing then; UserError as `restore` does.
         """
-        damaged = {}
-        for step in steps(self.directory):
+        damaged: dict[int, RunError] = {}
+
+        def newest() -> int:
+            return next((step for step in steps(self.directory) if step not in damaged), -1)
+
+        while (step := distributed.from_main(newest())) >= 0:
             try:
                 state = restore(self.directory, step, like)
             except RunError as error:
                 damaged[step] = error
                 continue
-            distributed.main_first(
-                lambda found=damaged: [_rename(self.directory / name(k), "damaged", str(e)) for k, e in found.items()]
-            )
+            distributed.main_first(lambda: [_rename(self.directory / name(k), "damaged", str(e)) for k, e in damaged.items()])
             if damaged:
                 self._manager.reload()  # orbax remembers what it has seen
             return state
@@ -141,9 +143,17 @@ def best_step(workdir: pathlib.Path, steps: Iterable[int]) -> int | None:
 def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
     """The state of `step`, with the shapes, dtypes and shardings of `like` (arrays or ShapeDtypeStructs).
 
-    Raises UserError where there is none or where its leaves are not those of `like`, and RunError where it is damaged.
+    Raises UserError where there is none or where its leaves are not those of `like`, and RunError where it is damaged; the same in
+    all processes of the run, though it be one alone that meets it.
     """
     folder = directory / name(step)
+    state, digests = distributed.together(lambda: _read(folder, like))
+    distributed.together(lambda: _compare(folder, state, digests))
+    return state
+
+
+def _read(folder: pathlib.Path, like: TrainState) -> tuple[TrainState, dict[str, int]]:
+    """What lies there for this process's devices, and the digests that all of it should have."""
     stored = _manifest(folder)
     if stored is None:
         raise UserError(f"{folder} is no checkpoint: its manifest is missing or unreadable.")
@@ -155,18 +165,23 @@ def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
             + "; ".join(f"{k} is {stored['leaves'].get(k)}, wanted {wanted.get(k)}" for k in differing[:3])
         )
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})  # waits for no other, which may have failed
     try:
-        with ocp.StandardCheckpointer() as reader:
-            state = reader.restore((folder / "state").absolute(), abstract)
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
+            return reader.restore((folder / "state").absolute(), abstract), stored["digests"]
     except jax.errors.JaxRuntimeError:  # out of memory, say
         raise
     except Exception as error:  # orbax and tensorstore have no common one for files that are cut short or gone
         raise RunError(f"{folder} is damaged: {_brief(error)}.") from error
+
+
+def _compare(folder: pathlib.Path, state: TrainState, wanted: dict[str, int]) -> None:
+    """Raise RunError where a leaf's digest is not the one wanted. Leaves that are split over processes take all of these."""
     _, digests = _examine(state)
-    changed = [k for (k, _), digest in zip(tree.paths(state), digests, strict=True) if stored["digests"].get(k) != digest]
+    changed = [k for (k, _), digest in zip(tree.paths(state), digests, strict=True) if wanted.get(k) != digest]
     if changed:
         raise RunError(f"{folder} is damaged: {len(changed)} leaves are not as they were saved, the first: {changed[0]}.")
-    return state
 
 
 def _examine(state: Any) -> tuple[list[bool], list[int]]:
