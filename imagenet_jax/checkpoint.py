@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -36,17 +37,19 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, keep: int = 3, keep_every: int = 0):
         self.directory = workdir.absolute() / "checkpoints"
-        distributed.main_first(lambda: _set_aside(self.directory))
+        policy = _Keep(workdir, keep, keep_every)
+        distributed.main_first(lambda: _set_aside(self.directory, policy))
         self._begun: int | None = None  # the step last given to orbax, which may still be writing it
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Keep(workdir, keep, keep_every),
+                preservation_policy=policy,
                 step_name_format=ocp.path.step.standard_name_format(step_format_fixed_length=DIGITS),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             ),
         )
+        self._identity = _identity(self.directory)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -90,6 +93,11 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: tensorstore's, for a full disk among others
+            if _identity(self.directory) != self._identity:  # it need not be absent: tensorstore makes what its drafts lie in
+                raise RunError(
+                    f"{self.directory} has vanished during the run: it was removed, renamed or unmounted. Bring it back, in place "
+                    "of what may lie there now, and the same command goes on from the last step in it."
+                ) from error
             raise RunError(f"Saving a checkpoint to {self.directory} failed: {_brief(error)}") from error
 
     def restore_newest(self, like: TrainState) -> TrainState:
@@ -126,9 +134,15 @@ class _Keep:
         self._workdir, self._newest, self._every = workdir, newest, every
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [c.step for c in checkpoints]  # ascending
-        kept = {*steps[-self._newest :], best_step(self._workdir, steps)}
-        return [step in kept or (self._every > 0 and step % self._every == 0) for step in steps]
+        steps = [c.step for c in checkpoints]
+        kept = self.of(steps)
+        return [step in kept for step in steps]
+
+    def of(self, steps: Iterable[int]) -> set[int]:
+        """Those of `steps` that stay."""
+        ordered = sorted(steps)
+        nth = {step for step in ordered if self._every > 0 and step % self._every == 0}
+        return {*ordered[-self._newest :], *nth} | ({best_step(self._workdir, ordered)} - {None})
 
 
 def best_step(workdir: pathlib.Path, steps: Iterable[int]) -> int | None:
@@ -258,15 +272,29 @@ def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
     return [d for d in directory.glob("[0-9]" * DIGITS) if d.is_dir()]
 
 
-def _set_aside(directory: pathlib.Path) -> None:
+def _set_aside(directory: pathlib.Path, policy: _Keep) -> None:
     """Rename steps without a readable manifest: orbax would count them, and skip every save up to their number in silence.
 
-    Raises RunError as `latest_step` does.
+    Those that would not be kept anyway are what a killed run was deleting, and go. Raises RunError as `latest_step` does.
     """
     latest_step(directory)
+    kept = policy.of(int(folder.name) for folder in _folders(directory))
     for folder in _folders(directory):
         if _manifest(folder) is None:
-            _rename(folder, "unreadable", f"{folder} has no readable manifest, so it is no checkpoint.")
+            if int(folder.name) in kept:
+                _rename(folder, "unreadable", f"{folder} has no readable manifest, so it is no checkpoint.")
+            else:
+                shutil.rmtree(folder)
+                print(f"{folder} was being deleted when the run ended: what was left of it is deleted.", flush=True)
+
+
+def _identity(directory: pathlib.Path) -> tuple[int, int] | None:
+    """What tells a directory from another one of its name; None where there is none or its disk does not answer."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _rename(folder: pathlib.Path, what: str, why: str) -> None:

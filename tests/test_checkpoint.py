@@ -1,7 +1,9 @@
 """Checkpoints: every bit comes back, a background save is not disturbed, and what is no checkpoint is not taken for one."""
 
+import errno
 import gc
 import json
+import os
 import pathlib
 import shutil
 
@@ -218,6 +220,48 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path):
         assert c.latest() == 6
     assert (tmp_path / "checkpoints" / "notes").is_dir()
     assert len(list((tmp_path / "checkpoints").glob("*.unreadable-*"))) == 2
+
+
+def test_the_rest_of_a_step_whose_deletion_was_cut_off_goes(tmp_path, capsys):
+    """And only that: of steps 1 to 6 with 2 kept, and every fourth, 3 has lost its manifest by deletion, 4 and 6 by damage."""
+    with checkpoint.Checkpoints(tmp_path, keep=9) as c:
+        for step in range(1, 7):
+            c.save(state(step))
+        c.wait()
+    for step in (3, 4, 6):
+        (c.directory / checkpoint.name(step) / "manifest" / "metadata").unlink()
+    with checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4):
+        pass
+    said = capsys.readouterr().out
+    assert "00000003 was being deleted when the run ended" in said
+    assert said.count("\n") == 3
+    assert sorted(d.name[:19] for d in c.directory.iterdir()) == [
+        "00000001", "00000002", "00000004.unreadable", "00000005", "00000006.unreadable"
+    ]  # fmt: skip
+
+
+def test_a_store_that_fails_at_the_commit_is_named_by_the_next_save_and_the_good_step_stays(tmp_path, monkeypatch):
+    """A stand-in for a mounted bucket, whose mount says EIO once its own tries are over: the rename that commits a step fails."""
+    rename = os.rename
+
+    def fail(source, target):
+        if "orbax-checkpoint-tmp" in str(source) and "00000009" in str(source):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with checkpoint.Checkpoints(tmp_path) as c:
+        for step in (5, 9):
+            c.save(state(step))
+        with pytest.raises(RunError, match=r"Saving a checkpoint to .*checkpoints failed: .*Input/output error"):
+            c.save(state(10))
+        assert checkpoint.steps(c.directory) == [5]
+    monkeypatch.undo()
+    with checkpoint.Checkpoints(tmp_path) as c:  # the rerun
+        assert same(c.restore_newest(state(0)), state(5))
+        c.save(state(9))
+        c.wait()
+        assert checkpoint.steps(c.directory) == [9, 5]
 
 
 def test_steps_of_which_none_is_readable_are_no_fresh_start(tmp_path):

@@ -236,7 +236,7 @@ def test_killed_at_random_moments_a_run_goes_on_and_ends_as_uninterrupted(start,
     assert run.code() == 0, run.said()
     assert before == 0 or f"Resuming {workdir} at step {before:,}." in run.said() or "is finished" in run.said()
     assert_same_end(workdir, whole)
-    assert list((workdir / "checkpoints").glob("*tmp*")) == []  # of a step whose deletion was cut off, "N.unreadable-T" may be left
+    assert all(d.name.isdigit() for d in (workdir / "checkpoints").iterdir())  # neither a draft nor the rest of a deletion
     print(f"{KILLS} kills, {resumed} of them in a run that had resumed, {finished} after its end")
 
 
@@ -255,6 +255,25 @@ def test_a_full_disk_ends_the_run_within_a_save_interval_and_leaves_the_good_ste
     again = start(workdir)
     assert again.code() == 0, again.said()
     assert_same_end(workdir, whole)
+
+
+@pytest.mark.slow
+def test_a_workdir_that_vanishes_ends_the_run_at_the_next_save_and_goes_on_when_it_is_back(start, tmp_path):
+    """Renamed, as a disk or a mount that goes away takes all with it. Nothing but drafts may lie in its place."""
+    workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run = start(workdir, "--config.epochs=1000")
+    run.wait_for(lambda: run.records("train"))
+    workdir.rename(elsewhere)
+    assert run.code() == 1, run.said()
+    assert f"error: {workdir / 'checkpoints'} has vanished during the run" in run.said()
+    assert [f for f in workdir.rglob("*") if f.is_file() and ".orbax-checkpoint-tmp" not in str(f)] == []
+    shutil.rmtree(workdir, ignore_errors=True)
+    elsewhere.rename(workdir)
+    step = checkpoint.latest_step(workdir / "checkpoints")
+    assert run.records("train")[-1] - step <= 13
+    again = start(workdir, "--config.epochs=1000", f"--stop_after={step + 1}")
+    assert again.code() == 0, again.said()
+    assert f"Resuming {workdir} at step {step}." in again.said()
 
 
 def flip(folder: pathlib.Path) -> None:
