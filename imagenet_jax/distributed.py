@@ -130,6 +130,11 @@ def from_main(value: int) -> int:
     return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def of_all(value: float) -> list[float]:
+    """The values of all processes, in their order."""
+    return [value] if jax.process_count() == 1 else multihost_utils.process_allgather(np.float32(value)).tolist()
+
+
 class Stop:
     """Whether a signal to any process asks the run to stop: the n-th call answers the same in all of them.
 

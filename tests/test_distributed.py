@@ -67,7 +67,7 @@ class Group:
     def said(self, index: int) -> str:
         return self.logs[index].read_text()
 
-    def codes(self, timeout: float = 300) -> list[int]:
+    def codes(self, timeout: float = 600) -> list[int]:
         """Their exit codes, when all have ended."""
         end = time.monotonic() + timeout
         try:
@@ -93,7 +93,7 @@ from imagenet_jax.data import loader
 
 def slow(batches):
     for batch in batches:
-        time.sleep(0.2)
+        time.sleep(0.5)
         yield batch
 
 fast = loader.train_batches
@@ -193,12 +193,29 @@ def finished(tmp_path_factory):
     return folder
 
 
+def test_a_slow_host_is_named_and_changes_no_number(finished, tmp_path):
+    """0.5 s a batch in process 1, where a step takes less: process 0, which writes, waits for process 1 and not for data."""
+    run = tmp_path / "run"
+    group = Group(2, finished, f"--workdir={run}", "--stop_after=8", faulty={1: SLOW})
+    assert group.codes() == [0, 0], group.said(0)[-3000:] + group.said(1)[-3000:]
+    waits = [(r["data_wait"], r["data_wait_process"]) for r in logs.read(run / "metrics.jsonl") if r["kind"] == "train"]
+    assert [process for _, process in waits].count(1) > 4, waits
+    assert max(waits) > (0.5, 1)
+    assert re.search(r"data wait +\d+% \(process 1\)", group.said(0))
+    assert group.said(0).count("More than half of the time goes into waiting for data (process 1).") == 1
+    np.testing.assert_allclose(
+        [n[3] for n in numbers(run)], [n[3] for n in numbers(finished / "run")[: len(waits)]], rtol=0, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_damage_that_one_process_alone_meets_takes_all_to_the_step_before(finished, tmp_path, fault):
     run = tmp_path / "run"
     shutil.copytree(finished / "run", run)
     (run / "report.html").unlink()  # so that it is not finished
-    group = Group(2, finished, f"--workdir={run}", "--config.checkpoint_interval=1", faulty={1: DAMAGED.format(fault=FAULTS[fault])})
+    group = Group(
+        2, finished, f"--workdir={run}", "--config.checkpoint_interval=1", faulty={1: DAMAGED.format(fault=FAULTS[fault])}
+    )
     assert group.codes() == [0, 0], group.said(0)[-3000:] + group.said(1)[-3000:]
     said = group.said(0)
     assert said.count(" is damaged: ") == 1

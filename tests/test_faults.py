@@ -6,6 +6,8 @@ all faults with their tests, here and elsewhere; `make faults` runs them.
 
 import errno
 import gc
+import io
+import itertools
 import json
 import logging
 import os
@@ -17,11 +19,15 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import jax
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
 from imagenet_jax import build, checkpoint, evaluate, logs, main, predict, record, sharding, train, tree
+from imagenet_jax.data import remote
 from imagenet_jax.errors import RunError, UserError
 
 # orbax leaves coroutines behind when it fails
@@ -371,6 +377,43 @@ def test_the_memory_of_the_host_does_not_grow(start, tiny_data, tmp_path):
     slope = 1000 * np.polyfit(list(late), list(late.values()), 1)[0]
     print(f"{slope:.2f} MB in 1,000 steps; {late}")
     assert slope < 1
+
+
+@pytest.mark.slow
+def test_a_bucket_that_fails_three_times_costs_nothing_and_one_that_stays_away_ends_the_run(tiny_config, tmp_path, monkeypatch):
+    """A stand-in in memory, whose reads fail on demand, in the middle of training; time-outs of a real store were not met."""
+    store = fsspec.filesystem("memory")
+    for i in range(30):
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)).save(file, "png")
+        store.pipe_file(f"/faults/{'train' if i < 24 else 'validation'}/{'ab'[i % 2]}/{i}.png", file.getvalue())
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    whole = MemoryFileSystem.cat_file
+    tiny_config.dataset, tiny_config.log_interval = "memory://faults", 1
+
+    def run(failures: int) -> list[float]:
+        """The losses of 12 steps, of which some read is answered so often, then never again; the first 30 reads open the data."""
+        calls = itertools.count()
+
+        def cat_file(self, path, *args, **kwargs):
+            if 30 < next(calls) <= 30 + failures:
+                raise OSError(f"503 Service Unavailable: {path}")
+            return whole(self, path, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+        workdir = tmp_path / str(failures)
+        assert train.train(tiny_config, workdir, data_dir=tmp_path, devices=jax.devices()[:1]) == 0
+        assert next(calls) > 60
+        return [r["loss"] for r in logs.read(workdir / "metrics.jsonl") if r["kind"] == "train"]
+
+    try:
+        undisturbed = run(0)
+        assert len(undisturbed) == 12
+        assert run(3) == undisturbed
+        with pytest.raises(RunError, match=r"memory://faults/.*png cannot be read, 5 tries: .*503 Service.* Check the network"):
+            run(10**6)
+    finally:
+        store.rm("/faults", recursive=True)
 
 
 def test_the_training_step_is_compiled_once(tiny_config, tiny_data, tmp_path, caplog):
