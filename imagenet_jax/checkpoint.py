@@ -28,6 +28,7 @@ from imagenet_jax.state import TrainState
 
 FORMAT = 2
 DIGITS = 8  # of a step's directory name
+PARTS = {"state", "manifest", "_CHECKPOINT_METADATA", "commit_success.txt"}  # what lies in it
 
 
 class Checkpoints:
@@ -190,8 +191,8 @@ def _read(folder: pathlib.Path, like: TrainState) -> tuple[TrainState, dict[str,
 
 def _compare(folder: pathlib.Path, state: TrainState, wanted: dict[str, int]) -> None:
     """Raise RunError where a leaf's digest is not the one wanted. Leaves that are split over processes take all of these."""
-    _, digests = digest.examine(state)
-    changed = [k for (k, _), digest in zip(tree.paths(state), digests, strict=True) if wanted.get(k) != digest]
+    _, found = digest.examine(state)
+    changed = [k for (k, _), one in zip(tree.paths(state), found, strict=True) if wanted.get(k) != one]
     if changed:
         raise RunError(f"{folder} is damaged: {len(changed)} leaves are not as they were saved, the first: {changed[0]}.")
 
@@ -237,17 +238,19 @@ def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
 def _set_aside(directory: pathlib.Path, policy: _Keep) -> None:
     """Rename steps without a readable manifest: orbax would count them, and skip every save up to their number in silence.
 
-    Those that would not be kept anyway are what a killed run was deleting, and go. Raises RunError as `latest_step` does.
+    Those that hold parts of a step and would not be kept are what a killed run was deleting, and go. Raises RunError as
+    `latest_step` does.
     """
     latest_step(directory)
     kept = policy.of(int(folder.name) for folder in _folders(directory))
     for folder in _folders(directory):
-        if _manifest(folder) is None:
-            if int(folder.name) in kept:
-                _rename(folder, "unreadable", f"{folder} has no readable manifest, so it is no checkpoint.")
-            else:
-                shutil.rmtree(folder)
-                print(f"{folder} was being deleted when the run ended: what was left of it is deleted.", flush=True)
+        if _manifest(folder):
+            continue
+        if int(folder.name) in kept or not {f.name for f in folder.iterdir()} <= PARTS:
+            _rename(folder, "unreadable", f"{folder} has no readable manifest, so it is no checkpoint.")
+        else:
+            shutil.rmtree(folder)
+            print(f"{folder} was being deleted when the run ended: what was left of it is deleted.", flush=True)
 
 
 def _identity(directory: pathlib.Path) -> tuple[int, int] | None:

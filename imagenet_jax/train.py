@@ -196,7 +196,10 @@ def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
 
 
 def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
-    """Print and record what the loop saw since the last log line; of the waits for data, the longest of all processes."""
+    """Print and record what the loop saw since the last log line; of all processes' waits for data, the longest.
+
+    All processes come here after the same steps, since the numbers that decide it are the same in all.
+    """
     if window.skipped:
         console.say(f"Loss or gradient not finite at step {', '.join(map(str, window.skipped))}: left out, as max_skipped allows.")
     waits = distributed.of_all(window.data_wait)

@@ -201,20 +201,24 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path):
 
 
 def test_the_rest_of_a_step_whose_deletion_was_cut_off_goes(tmp_path, capsys):
-    """And only that: of steps 1 to 6 with 2 kept, and every fourth, 3 has lost its manifest by deletion, 4 and 6 by damage."""
+    """And only that: of steps 1 to 6 with 2 kept, and every fourth, 3 has lost its manifest by deletion, 4 and 6 by damage.
+
+    2 is no step at all, but somebody's folder.
+    """
     with checkpoint.Checkpoints(tmp_path, keep=9) as c:
         for step in range(1, 7):
             c.save(state(step))
         c.wait()
-    for step in (3, 4, 6):
+    for step in (2, 3, 4, 6):
         (c.directory / checkpoint.name(step) / "manifest" / "metadata").unlink()
+    (c.directory / checkpoint.name(2) / "notes.txt").touch()
     with checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4):
         pass
     said = capsys.readouterr().out
     assert "00000003 was being deleted when the run ended" in said
-    assert said.count("\n") == 3
+    assert said.count("\n") == 4
     assert sorted(d.name[:19] for d in c.directory.iterdir()) == [
-        "00000001", "00000002", "00000004.unreadable", "00000005", "00000006.unreadable"
+        "00000001", "00000002.unreadable", "00000004.unreadable", "00000005", "00000006.unreadable"
     ]  # fmt: skip
 
 
