@@ -140,8 +140,9 @@ class _Keep:
     def of(self, steps: Iterable[int]) -> set[int]:
         """Those of `steps` that stay."""
         ordered = sorted(steps)
-        nth = {step for step in ordered if self._every > 0 and step % self._every == 0}
-        return {*ordered[-self._newest :], *nth} | ({best_step(self._workdir, ordered)} - {None})
+        best = best_step(self._workdir, ordered)
+        newest = ordered[-self._newest :]
+        return {step for step in ordered if step in newest or step == best or (self._every > 0 and step % self._every == 0)}
 
 
 def best_step(workdir: pathlib.Path, steps: Iterable[int]) -> int | None:
