@@ -95,7 +95,7 @@ class Run:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def code(self, timeout: float = 120) -> int:
+    def code(self, timeout: float = 600) -> int:
         return ask(self._server, {"wait": self.pid, "timeout": timeout})
 
     def said(self) -> str:
@@ -105,7 +105,7 @@ class Run:
         """Whether it has, though nobody has asked for its exit code yet."""
         return "Z" in pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
 
-    def wait_for(self, condition, timeout: float = 120) -> None:
+    def wait_for(self, condition, timeout: float = 600) -> None:
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end
@@ -384,7 +384,7 @@ def test_the_memory_that_a_run_holds_does_not_grow(start, tiny_data, tmp_path):
     flags = ["--config.epochs=800", "--config.eval_interval_epochs=40", "--config.checkpoint_interval=260"]
     flags += [f"--config={start.config}", f"--workdir={tmp_path / 'run'}", f"--data_dir={tiny_data}", "--config.log_interval=260"]
     env = {**os.environ, "PYTHONMALLOC": "malloc", "XLA_FLAGS": ""}
-    done = subprocess.run([sys.executable, "-c", HELD, *flags], env=env, text=True, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", HELD, *flags], env=env, text=True, capture_output=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     held = [int(line.split()[2]) / 1e6 for line in done.stderr.splitlines() if line.startswith("held ")]
     assert len(held) == 20
