@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from imagenet_jax import build, checkpoint, loop, record, sharding
+from imagenet_jax import build, checkpoint, distributed, loop, record, sharding
 from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
 from imagenet_jax.errors import UserError
@@ -71,8 +71,9 @@ def load_run(workdir: pathlib.Path, mesh: Mesh) -> LoadedModel:
     Raises UserError where there is none, or where this installation decodes images with another engine than the run did.
     """
     run = record.read(workdir)
-    step = checkpoint.latest_step(workdir / "checkpoints")
-    if step is None:
+    newest = checkpoint.latest_step(workdir / "checkpoints")
+    step = distributed.from_main(-1 if newest is None else newest)  # the run may be saving the next one
+    if step < 0:
         raise UserError(f"{workdir} has no checkpoint yet.")
     pixels = record.recorded_pixels(run)
     model = build.model(run["config"], len(run["dataset"]["classes"]))

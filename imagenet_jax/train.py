@@ -24,6 +24,8 @@ from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
 from imagenet_jax.state import TrainState
 
+STARVED = 0.5  # share of the time spent on waiting for data, above which it is said what helps
+
 
 def train(
     config: configs.Config,
@@ -194,15 +196,26 @@ def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
 
 
 def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
-    """Print and record what the loop saw since the last log line."""
+    """Print and record what the loop saw since the last log line; of all processes' waits for data, the longest.
+
+    All processes come here after the same steps, since the numbers that decide it are the same in all.
+    """
     if window.skipped:
         console.say(f"Loss or gradient not finite at step {', '.join(map(str, window.skipped))}: left out, as max_skipped allows.")
+    waits = distributed.of_all(window.data_wait)
+    wait, slowest = max(waits), waits.index(max(waits))
+    whose = f" (process {slowest})" if len(waits) > 1 else ""
     left = datetime.timedelta(seconds=round((plan.total - window.step) * window.seconds_a_step))
     console.say(
         f"step {window.step:>{len(str(plan.total))}}/{plan.total}  epoch {plan.epoch(window.step):6.2f}  loss {window.loss:.4f}  "
         f"top-1 {window.top1:6.2%}  lr {window.learning_rate:.4g}  {window.images_per_second:,.0f} img/s  "
-        f"data wait {window.data_wait:4.0%}  ETA {left}"
+        f"data wait {wait:4.0%}{whose}  ETA {left}"
     )
+    if wait > STARVED:
+        console.once(
+            f"More than half of the time goes into waiting for data{whose}. What helps: a faster or nearer disk, more data.threads "
+            "or data.processes, data.decoder=numba, restart markers, images stored smaller (README: How fast is the input)."
+        )
     journal.write(
         {
             "kind": "train",
@@ -212,7 +225,8 @@ def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window:
             "top1": window.top1,
             "learning_rate": window.learning_rate,
             "images_per_second": window.images_per_second,
-            "data_wait": window.data_wait,
+            "data_wait": wait,
+            **({"data_wait_process": slowest} if len(waits) > 1 else {}),
             "skipped": len(window.skipped),
             "time": time.time(),
         }

@@ -252,6 +252,7 @@ def test_workdir_with_checkpoints_but_no_config_is_refused(tiny_config, tiny_dat
         ("--config.train_split=trian", r"has no split 'trian'. It has: train \(52\), validation \(21\)"),
         ("--config.augment=(('flipp',{}),)", r"No augmentation 'flipp'. Did you mean 'flip'"),
         ("--config.model.dtype=float31", r"No dtype 'float31'"),
+        ("--workdir=gs://bucket/runs/r50", r"gs://bucket/runs/r50 is no directory: mount the bucket"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(whole_run, tiny_data, tmp_path, flag, message):
