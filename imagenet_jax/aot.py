@@ -78,7 +78,7 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
     model = build.model(c, num_classes)
     schedule, _ = build.schedule(c, Plan(c, EXAMPLES))
     abstract = build.abstract_state(model, c, mesh)
-    step = train.jitted_step(c, model, build.optimizer(c), schedule, abstract, mesh)
+    step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), abstract, mesh)
     try:
         return step.lower(abstract, sharding.batch_shapes(mesh, c["batch_size"], c["image_size"])).compile(), c
     except jax.errors.JaxRuntimeError as error:

@@ -1,6 +1,7 @@
 """From a plain (JSON) config to the objects of a run: model, optimizer, learning rate, state; for training and for loading."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
+from imagenet_jax.data import wordnet
+from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import RUNNING
 from imagenet_jax.ops import losses
 from imagenet_jax.ops.mix import Mixing, mix
@@ -83,9 +86,23 @@ def mixing(config: dict[str, Any]) -> Mixing | None:
     )
 
 
-def loss(config: dict[str, Any]) -> losses.Loss:
-    """The training objective, of logits and targets."""
-    return losses.make(config["loss"], config["bce_target_threshold"])
+def loss(config: dict[str, Any], classes: Sequence[str]) -> losses.Loss:
+    """The training objective, of logits and targets of these classes.
+
+    Raises UserError for semantic_softmax where they are not ImageNet's, or need a WordNet that is not installed.
+    """
+    if config["loss"] != "semantic_softmax":
+        return losses.make(config["loss"], config["bce_target_threshold"])
+    wnids = wordnet.wnids_of(classes)
+    if not wnids:
+        raise UserError("loss=semantic_softmax needs a data set whose classes are ImageNet's (wnids). Use --config.loss=softmax.")
+    parents = wordnet.hierarchy_of(wnids).nearest_classes(wnids)
+    return losses.make(config["loss"], parents=parents, label_smoothing=config["label_smoothing"])
+
+
+def label_smoothing(config: dict[str, Any]) -> float:
+    """Of the targets: none where the objective smooths within groups of its own."""
+    return 0.0 if config["loss"] == "semantic_softmax" else config["label_smoothing"]
 
 
 def state_init(model: Any, config: dict[str, Any]) -> Any:

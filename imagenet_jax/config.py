@@ -103,7 +103,8 @@ def default() -> Config:
     c.no_weight_decay = (r"(^|/)(bias|scale|gamma|gain|skipinit_gain|cls_token|dist_token|pos_embed)$",)
     c.clip_norm = 0.0  # gradients are scaled down to this global L2 norm; 0: off
     c.agc = 0.0  # adaptive gradient clipping: to this share of the norm of the weights of each output (NFNet: 0.01); 0: off
-    c.loss = "softmax"  # or sigmoid: a yes or no for each class, summed over them; sigmoid_mean: their mean (timm)
+    c.loss = "softmax"  # or sigmoid: a yes or no for each class, summed over them; sigmoid_mean: their mean (timm);
+    # semantic_softmax: a softmax for each depth of ImageNet's classes in WordNet, for data sets with classes above others
     c.bce_target_threshold = 0.0  # sigmoid losses: targets above it become 1, others 0, after mixing; 0: as they are
     c.label_smoothing = 0.0
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off

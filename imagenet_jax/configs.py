@@ -9,12 +9,17 @@ from imagenet_jax.models import create
 from imagenet_jax.models.published import PUBLISHED
 
 DESCRIPTION = """\
-List the recipes in configs/ that train on ImageNet-1k: epochs, training images seen, floating point operations to train, and
+List the recipes in configs/ that train on ImageNet: epochs, training images seen, floating point operations to train, and
 the top-1 accuracy that their source states. The operations are an estimate: three forward passes of the model's published
 multiply-adds for each image, in proportion to its area. Targets are not measurements; the header of a config has its source, and
 what was measured."""
 
-IMAGENET = {"train": recipes.IMAGENET_TRAIN, "train[:99%]": round(0.99 * recipes.IMAGENET_TRAIN)}  # images
+IMAGES = {  # of the training split
+    "imagenet2012": recipes.IMAGENET_TRAIN,
+    "imagenet21k": recipes.IMAGENET21K_TRAIN,
+    "imagenet21k_p": recipes.IMAGENET21K_P_TRAIN,
+}
+SHARES = {"train": 1.0, "train[:99%]": 0.99}
 
 
 class Row(NamedTuple):
@@ -38,21 +43,26 @@ def main(argv: list[str]) -> int:
 
 
 def rows() -> Iterator[Row]:
-    """All recipes for ImageNet-1k, by name."""
+    """All recipes for ImageNet, by name."""
     for file in config.shipped().values():
         header = file.read_text().split('"""')[1]
         for name in (f"{file.stem}:{v}" for v in config.variants(file)) if config.variants(file) else (file.stem,):
             c = config.plain(config.resolve(config.load(name, [])))
-            if c["dataset"] == "imagenet2012":
+            if c["dataset"] in IMAGES:
                 yield _row(name, c, header)
 
 
 def _row(name: str, c: dict[str, Any], header: str) -> Row:
-    images = c["epochs"] * IMAGENET[c["train_split"]]
+    seen = c["epochs"] * images(c)
     model = c["model"]["name"]
     area = mean_area(c) / create(model, num_classes=1).native_size ** 2
-    flops = images * 3 * 2 * PUBLISHED[model].gmacs * 1e9 * area
-    return Row(name, c["epochs"], images, flops, _target(header, name.partition(":")[2]) + ", with mirror images" * c["eval_flip"])
+    flops = seen * 3 * 2 * PUBLISHED[model].gmacs * 1e9 * area
+    return Row(name, c["epochs"], seen, flops, _target(header, name.partition(":")[2]) + ", with mirror images" * c["eval_flip"])
+
+
+def images(c: dict[str, Any]) -> int:
+    """Of the training split, of which a recipe may take a part."""
+    return round(IMAGES[c["dataset"]] * SHARES[c["train_split"]])
 
 
 def mean_area(c: dict[str, Any]) -> float:

@@ -1,11 +1,9 @@
-"""Count every image of a split exactly once: loss, top-1, top-5, per-class scores, confusion matrix, sample predictions.
+"""What an evaluation writes: loss, top-1, top-5, per-class scores, calibration, confusion matrix, sample predictions.
 
-The last batch is padded and the padding masked; the number of images counted is checked against the data set's. Used by
-train.py at the end and during a run, and as a command on a finished or running one.
+Used by train.py at the end of a run, and as a command on a finished or running one, or on weights. The counting is in evaluator.py.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import pathlib
 import re
@@ -13,160 +11,31 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
-from PIL import Image
-from tqdm import tqdm
 
-from imagenet_jax import cli, distributed, infer, loop, processes, runtime, sharding
-from imagenet_jax import step as steps
-from imagenet_jax.data import decode, loader, locate, order
-from imagenet_jax.data.augment import central
+from imagenet_jax import cli, distributed, infer, processes, runtime, sharding, suite
+from imagenet_jax.data import locate
+from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.data.sources import Source, open_source
-from imagenet_jax.errors import RunError, UserError
+from imagenet_jax.errors import UserError
+from imagenet_jax.evaluator import Counts, Evaluator, figures
 from imagenet_jax.logs import write_json
-from imagenet_jax.metrics import confusion
+from imagenet_jax.metrics import hierarchy
+from imagenet_jax.worst import worst_classes
 
 DESCRIPTION = """Count every image of a split once, with a run's newest checkpoint or converted weights; writes DIR/eval/.
 
   python -m imagenet_jax.evaluate --workdir=runs/r50
-  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets"""
+  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --data_dir=~/tensorflow_datasets
+  python -m imagenet_jax.evaluate --weights=weights/r50 --suite=paper
+  python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --image_size=224,256,288 --flip
+
+The suite: ImageNet's validation split with its own labels, ReaL's and the multi-label ones, ImageNet-V2 (three), A, R, Sketch and C
+(mCE). Suites and several views are a table, which goes to DIR/suite/.
+
+Exit codes: 0 finished, 1 the run failed, 2 a mistake in the flags, 3 finished, but sets of the suite are not prepared."""
 
 BATCH = 64  # images at a time, where no run says otherwise
-SAMPLES = 40
-THUMBNAIL = 128  # pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Exact counts of one set of weights on one split."""
-
-    images: int
-    loss: float
-    top1: float
-    top5: float
-    confusion: np.ndarray  # int64 (classes, classes), rows true
-
-
-class Evaluator:
-    """The jitted evaluation of one model on one split; `count` may be called with ever new weights.
-
-    With `flip`, what is counted is the mean of an image's logits and those of its mirror image; samples show the image's alone.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        source: Source,
-        pixels: loader.Pixels,
-        mesh: Mesh,
-        *,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        batch_size: int,
-        flip: bool = False,
-        hosting: dict[str, int] | None = None,
-    ):
-        self.source, self.pixels, self.mesh, self.batch_size, self.flip = source, pixels, mesh, batch_size, flip
-        self._hosting = hosting or {}  # threads, processes, prefetch
-        place, split = sharding.replicated(mesh), sharding.batched(mesh)
-        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), flip=flip)
-        self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
-        self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
-        predict = steps.make_predict_step(model, mean=mean, std=std)
-        self._predict = jax.jit(predict, in_shardings=(place, split), out_shardings=place)
-
-    def count(
-        self, weights: dict[str, Any], *, stopping: Callable[[], bool] = lambda: False, progress: bool = False
-    ) -> dict[str, Counts] | None:
-        """Counts of each set of weights over all images, which are decoded once; None where `stopping` says so before the end.
-
-        Raises RunError where the number of images counted is not the data set's.
-        """
-        weights = sharding.replicate(self.mesh, weights)  # from the parts that a training over 'fsdp' has
-        rows = loader.Rows(*sharding.rows_of_process(self.batch_size))
-        host = loader.eval_batches(
-            self.source,
-            self.pixels,
-            batch_size=self.batch_size,
-            rows=rows,
-            **self._hosting,
-        )
-        total = -(-len(self.source) // self.batch_size)
-        bar = tqdm(total=total, desc="evaluate", unit="batch", leave=False, disable=not (progress and sys.stderr.isatty()))
-        sums = {name: self._zero() for name in weights}
-        losses: dict[str, list[jax.Array]] = {name: [] for name in weights}
-        keep = ("image", "label", "mask")
-        try:
-            for batch in loop.ahead(host, lambda b: sharding.put_batch(self.mesh, {k: b[k] for k in keep})):
-                for name, variables in weights.items():
-                    sums[name], loss = self._step(variables, sums[name], batch)
-                    losses[name].append(loss)
-                    if len(losses[name]) > loop.IN_FLIGHT:
-                        jax.block_until_ready(losses[name][-1 - loop.IN_FLIGHT])
-                bar.update()
-                if stopping():
-                    return None
-        finally:
-            bar.close()
-            host.close()
-        return {name: self._ratios(jax.device_get(sums[name]), losses[name]) for name in weights}
-
-    def _ratios(self, sums: dict[str, np.ndarray], losses: list[jax.Array]) -> Counts:
-        images = int(sums["images"])
-        if images != len(self.source):
-            raise RunError(f"{images:,} images were counted, the split has {len(self.source):,}: this is a fault of imagenet_jax.")
-        return Counts(
-            images=images,
-            loss=float(np.sum(np.asarray(jax.device_get(losses), np.float64)) / images),
-            top1=int(sums["top1"]) / images,
-            top5=int(sums["top5"]) / images,
-            confusion=np.asarray(sums["confusion"], np.int64),
-        )
-
-    def samples(self, weights: dict[str, Any], folder: pathlib.Path) -> list[dict[str, Any]]:
-        """Predictions on a fixed random choice of images, with thumbnails written into `folder`."""
-        count = min(SAMPLES, len(self.source))
-        ids = np.sort(order.permute(np.arange(count), len(self.source), order.hash64(0)))
-        size = -(-count // self.mesh.size) * self.mesh.size
-        images = np.zeros((size, self.pixels.image_size, self.pixels.image_size, 3), np.uint8)
-        records = [self.source.read(int(i)) for i in ids]
-        writes = runtime.is_main_process()
-        if writes:
-            folder.mkdir(parents=True, exist_ok=True)
-        for record, index, slot in zip(records, ids, images, strict=False):
-            self._view(record.image, self.pixels.antialias, slot)
-            if writes:
-                small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-                self._view(record.image, True, small)
-                Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
-        first, share = sharding.rows_of_process(size)
-        on_device = sharding.put_batch(self.mesh, {"image": images[first : first + share]})["image"]
-        weights = sharding.replicate(self.mesh, weights)
-        shown = {name: np.asarray(jax.device_get(self._predict(v, on_device))) for name, v in weights.items()}
-        return [
-            {
-                "thumbnail": f"{folder.name}/{index:08d}.jpg",
-                "file_name": record.name,
-                "label": record.label,
-                "label_name": self.source.classes[record.label],
-                **{name: self._top(p[i]) for name, p in shown.items()},
-            }
-            for i, (record, index) in enumerate(zip(records, ids, strict=True))
-        ]
-
-    def _view(self, data: bytes, antialias: bool, out: np.ndarray) -> None:
-        """The evaluation view of one encoded image, at the size of `out`."""
-        pixels = self.pixels
-        decode.render(
-            data, lambda h, w: central(h, w, len(out), pixels.crop_ratio), pixels.engine, antialias, out, pixels.max_pixels
-        )  # fmt: skip
-
-    def _top(self, probabilities: np.ndarray) -> list[dict[str, Any]]:
-        best = np.argsort(-probabilities, kind="stable")[:5]
-        names = self.source.classes
-        return [{"index": int(i), "name": names[i], "probability": float(probabilities[i])} for i in best]
 
 
 def write(
@@ -196,13 +65,14 @@ def write(
     }
     for name in ("raw", "ema"):
         c = counts.get(name)
-        result[name] = c and {
-            "loss": c.loss, "top1": c.top1, "top5": c.top5, **confusion.scores(c.confusion, source.classes)
-        }  # fmt: skip
+        result[name] = c and figures(c, source.classes)
+    result["hierarchy"] = hierarchy.describe(counts, source.classes)
     result["samples"] = evaluator.samples(weights, path.with_suffix(""))
+    result["worst"] = {name: worst_classes(evaluator, c, path.with_suffix("")) for name, c in counts.items()}
     if runtime.is_main_process():
-        matrices: dict[str, Any] = {f"confusion_{name}": c.confusion for name, c in counts.items()}
-        np.savez_compressed(path.with_suffix(".npz"), **matrices)
+        arrays: dict[str, Any] = {f"confusion_{name}": c.confusion for name, c in counts.items()}
+        arrays |= {f"correct_{name}": c.correct for name, c in counts.items()}  # bool, by example id
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
         write_json(path, result)
     return result
 
@@ -238,7 +108,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
     if (flags.workdir is None) == (flags.weights is None):
         raise UserError("Give either --workdir=RUN, or --weights=DIR with --dataset=NAME.")
-    if flags.weights and flags.dataset is None:
+    if flags.weights and flags.dataset is None and flags.suite is None:
         raise UserError("--weights needs --dataset=NAME: weights do not say what to count.")
     folder = flags.workdir or flags.weights
 
@@ -246,23 +116,45 @@ def main(argv: list[str]) -> int:
     runtime.setup()
     mesh = sharding.make_mesh()
     loaded = infer.load_run(folder, mesh) if flags.workdir else infer.load_weights(folder, mesh)
-    source = _source(flags, loaded.record)
-    if source.classes != loaded.classes:
-        raise UserError(f"The classes of {source.dataset} are not those that {folder} was trained on.")
     config = loaded.record["config"]
     batch_size = flags.batch_size or config.get("eval_batch_size") or config.get("batch_size", BATCH)
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    evaluator = Evaluator(
-        loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
-        mean=loaded.mean, std=loaded.std, flip=config.get("eval_flip", False),
-    )  # fmt: skip
-    with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
-        counts = evaluator.count(loaded.weights, progress=True)
-        assert counts is not None  # nothing can stop it
-        result = write(folder, evaluator, loaded.weights, counts, loaded.record, loaded.step)
-    print(summary(result))
+    counter = suite.Counter(loaded, mesh, -(-batch_size // mesh.size) * mesh.size)
+
+    def written(evaluator: Evaluator, counts: dict[str, Counts]) -> dict[str, Any]:
+        return write(folder, evaluator, loaded.weights, counts, loaded.record, loaded.step)
+
+    if flags.suite or flags.image_size or flags.flip:
+        return _suite(flags, folder, counter, written)
+    source = _source(flags, loaded.record)
+    evaluator = counter.evaluator(source, counter.own)
+    print(summary(written(evaluator, counter.count(evaluator))))
     print(f"Written: {result_path(folder, source.dataset, source.split)}")
     return cli.FINISHED
+
+
+def _suite(flags: argparse.Namespace, folder: pathlib.Path, counter: suite.Counter, written: Callable[..., Any]) -> int:
+    """Count a suite of sets, or one set in several views, and print each row when it is known."""
+    record, name = counter.loaded.record, flags.suite
+    if name:
+        if counter.loaded.classes != tuple(readable(wnids())):
+            raise UserError(f"--suite={name} is for models of ImageNet's 1,000 classes.")
+        val = _source(flags, record) if flags.dataset else None
+        found = suite.find_paper(_data_dir(flags, record), val)
+    else:
+        source = _source(flags, record)
+        name = result_path(folder, source.dataset, source.split).stem
+        found = suite.Suite({f"{source.dataset} {source.split}": source}, {}, {}, [])
+    flips = sorted({counter.own.flip, counter.own.flip or flags.flip})
+    views = [suite.View(size, flip) for size in flags.image_size or [counter.own.image_size] for flip in flips]
+    rows = []
+    print(suite.HEADING)
+    for row in suite.rows(found, counter, views, written):
+        print(suite.line(row.content), flush=True)
+        rows.append(row)
+    print(f"Written: {suite.write(folder, name, rows, counter, found.missing)}")
+    for line in found.missing:
+        print(f"Not prepared: {line}", file=sys.stderr)
+    return cli.PARTLY if found.missing else cli.FINISHED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -272,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", metavar="NAME", help="NAME[/CONFIG][:VERSION] or a path; default: the run's")
     parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split, of --dataset, validation")
     parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
+    parser.add_argument("--suite", choices=("paper",), help="all sets that papers report, as far as they are prepared")
+    parser.add_argument("--image_size", type=_sizes, metavar="PIXELS[,...]", help="test resolutions; default: the model's")
+    parser.add_argument("--flip", action="store_true", help="count with the mean of an image's and its mirror image's logits, too")
     parser.add_argument("--batch_size", type=int, help=f"images at a time; changes no result; default: the run's, else {BATCH}")
     processes.add_flags(parser)
     return parser
@@ -281,9 +176,22 @@ def _source(flags: argparse.Namespace, record: dict[str, Any]) -> Source:
     """The data that the flags name, else the run's."""
     if flags.dataset:
         return open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split or "validation")
-    data, recorded = record["dataset"], locate.place(record["data_dir"])
-    data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
-    return open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+    data = record["dataset"]
+    return open_source(_data_dir(flags, record), f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+
+
+def _data_dir(flags: argparse.Namespace, record: dict[str, Any]) -> locate.Place:
+    """The directory that the flags name, else where the run found its data, if that is still there."""
+    if flags.data_dir is None and "data_dir" in record and (recorded := locate.place(record["data_dir"])).is_dir():
+        return recorded
+    return locate.data_dir(flags.data_dir)
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [int(size) for size in text.split(",")]
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text} has a size below 1")
+    return sizes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prepare a data set: `python -m imagenet_jax.prepare imagenet2012|imagenet21k|folder|digits|verify`. The work lies in data/."""
+"""Prepare a data set: `python -m imagenet_jax.prepare imagenet2012|imagenet21k|folder|...|verify`. The work lies in data/."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ DESCRIPTION = """Write a data set to DATA_DIR/NAME[/CONFIG]/VERSION in tfds' for
   imagenet2012   from ILSVRC2012_img_train.tar and/or ILSVRC2012_img_val.tar (image-net.org, needs a login)
   imagenet21k    from winter21_whole.tar or fall11_whole.tar: one tar of one nXXXXXXXX.tar a class, or a folder of these
   folder         from any class-per-folder trees, or .tar files of them
+  imagenet_v2/matched-frequency imagenet_v2/threshold-0.7 imagenet_v2/topimages imagenet_a imagenet_r imagenet_sketch imagenet_c
+                 the test sets of `evaluate --suite=paper`, from --source, as their authors publish them (unzipped)
   digits         scikit-learn's 1,797 handwritten digits, 32x32: the quickstart's data set
   verify         reads a prepared data set and proves that it is whole, or has the pixels of another one
 
@@ -31,6 +33,11 @@ with images left out, which are named."""
 IMAGENET21K = """ImageNet-21K, classes by wnid. The archive has no validation split: of the n images of a class, the
 min(50, n // 10) whose file names have the smallest sha256 are put into one."""
 
+# As in data/builders/robustness.py, which --help need not wait for.
+ROBUSTNESS = (
+    "imagenet_v2/matched-frequency", "imagenet_v2/threshold-0.7", "imagenet_v2/topimages",
+    "imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_c",
+)  # fmt: skip
 SHOWN = 20  # names of left-out or rewritten images on the screen; metadata.json beside the data has them all
 
 
@@ -45,6 +52,11 @@ def main(argv: list[str]) -> int:
     common = {"data_dir": data_dir, "overwrite": flags.overwrite, "jobs": flags.jobs}
     if flags.command == "digits":
         result = prepare.prepare_digits(**common)
+    elif flags.command in ROBUSTNESS:
+        results = prepare.prepare_robustness(name=flags.command, source=flags.source.expanduser(), **common)
+        for result in results:
+            _show(result)
+        return cli.PARTLY if any(r.left_out and not r.existed for r in results) else cli.FINISHED
     else:
         common["encoding"] = _encoding(flags)
     if flags.command == "imagenet2012":
@@ -64,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("prepare", DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="imagenet2012|imagenet21k|folder|digits|verify")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="DATASET|verify")
 
     def command(name: str, description: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, description=description, allow_abbrev=False)
@@ -102,7 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (imagenet, large, folder):
         encoding(sub)
     digits = command("digits", "scikit-learn's handwritten digits; needs pip install 'imagenet_jax[quickstart]'.")
-    for sub in (imagenet, large, folder, digits):
+    others = [command(name, f"{name} as its authors publish it, for `evaluate --suite=paper`.") for name in ROBUSTNESS]
+    for sub in others:
+        sub.add_argument("--source", type=pathlib.Path, required=True, help="the folder of it, or a tar")
+    for sub in (imagenet, large, folder, digits, *others):
         overwrite(sub)
     check = command("verify", "Read every record of a prepared data set; compare its pixels, exactly, where there is something to.")
     check.add_argument("dataset", help="NAME[/CONFIG][:VERSION], such as imagenet2012/rst")
@@ -127,14 +142,15 @@ def _encoding(flags: argparse.Namespace) -> Encoding:
 
 
 def _show(result: Result) -> None:
-    from imagenet_jax.data.builders import imagenet2012
+    from imagenet_jax.data.builders import imagenet2012, robustness
     from imagenet_jax.data.classes import readable
 
-    imagenet = result.name.split("/")[0] == "imagenet2012"
+    imagenet, published = result.name.split("/")[0] == "imagenet2012", robustness.SETS.get(result.name)
+    expected = imagenet2012.OFFICIAL if imagenet else {robustness.SPLIT: published.images} if published else {}
     state = "was prepared before (--overwrite prepares it again)" if result.existed else "is prepared"
     print(f"{result.name} {result.version} {state}: {result.directory}")
-    for split in dict.fromkeys([*(imagenet2012.OFFICIAL if imagenet else ()), *result.images]):
-        official = imagenet2012.OFFICIAL.get(split) if imagenet else None
+    for split in dict.fromkeys([*expected, *result.images]):
+        official = (expected[split], published.classes if published else 1000) if split in expected else None
         if split not in result.images:
             print(f"  {split:<11}      none: {imagenet2012.TARS[split]} was not there (add it and use --overwrite)")
             continue
@@ -149,7 +165,7 @@ def _show(result: Result) -> None:
     _show_rows("rewritten", came, result.rewritten, where)
     _show_rows("left out", "not in the data set", result.left_out, where)
     _show_encoding(result, where)
-    print(f"Use it with --config.dataset={result.name}")
+    print("evaluate --suite=paper counts it" if published else f"Use it with --config.dataset={result.name}")
 
 
 def _show_encoding(result: Result, where: str) -> None:
@@ -179,11 +195,10 @@ def _show_rows(what: str, meaning: str, rows: list[tuple[str, str]], where: str)
         print(f"    ... and {len(rows) - SHOWN:,} more, all in {where}")
 
 
-def _compared(images: int, held: int, official: int | None) -> str:
+def _compared(images: int, held: int, official: tuple[int, int] | None) -> str:
     if official is None:
         return ""
-    same = images == official and held == 1000
-    return f"; official: {official:,} in 1,000" + ("" if same else " - DIFFERS")
+    return f"; official: {official[0]:,} in {official[1]:,}" + ("" if (images, held) == official else " - DIFFERS")
 
 
 def _verify(flags: argparse.Namespace, data_dir: pathlib.Path) -> int:

@@ -114,20 +114,27 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int, flip: bool = False
-) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array]]:
-    """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch). Padded examples count nowhere.
+    model: Classifier,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    num_classes: int,
+    flip: bool = False,
+    columns: Sequence[int] | None = None,
+) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array, jax.Array]]:
+    """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch, its logits). Padded examples count nowhere.
 
     The sums are integers, so they are exact and do not depend on batch size or devices: "images", "top1", "top5", "confusion"
     (classes, classes). Start from `zero_sums`. Loss sums go out a batch at a time, to be added in float64 on the host. With `flip`,
-    logits are the mean of those of the image and its mirror image.
+    logits are the mean of those of the image and its mirror image. `columns` are the model's classes that the labels count, if they
+    count fewer.
     """
 
-    def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
+    def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array, jax.Array]:
         images = normalize(batch["image"], mean, std, model.dtype)
-        logits = _logits(model, variables, images)
+        logits = _logits(model, variables, images, columns)
         if flip:
-            logits = (logits + _logits(model, variables, images[:, :, ::-1])) / 2
+            logits = (logits + _logits(model, variables, images[:, :, ::-1], columns)) / 2
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {
@@ -136,7 +143,7 @@ def make_eval_step(
             "top5": sums["top5"] + jnp.sum(topk.correct(logits, label, min(5, num_classes)) & mask, dtype=jnp.int32),
             "confusion": add_to_confusion(sums["confusion"], jnp.argmax(logits, -1), label, mask),
         }
-        return new, jnp.sum(losses)
+        return new, jnp.sum(losses), logits
 
     return eval_step
 
@@ -148,12 +155,12 @@ def zero_sums(num_classes: int) -> Sums:
 
 
 def make_predict_step(
-    model: Classifier, *, mean: Sequence[float], std: Sequence[float]
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], columns: Sequence[int] | None = None
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
-    """(variables, uint8 images (n, h, w, 3)) -> class probabilities (n, classes), float32 or wider."""
+    """(variables, uint8 images (n, h, w, 3)) -> class probabilities (n, classes), float32 or wider; of `columns` alone, if any."""
 
     def predict_step(variables: dict[str, Any], images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(_logits(model, variables, normalize(images, mean, std, model.dtype)))
+        return jax.nn.softmax(_logits(model, variables, normalize(images, mean, std, model.dtype), columns))
 
     return predict_step
 
@@ -170,5 +177,6 @@ def make_feature_step(
     return feature_step
 
 
-def _logits(model: Classifier, variables: dict[str, Any], images: jax.Array) -> jax.Array:
-    return cast(jax.Array, model.apply(variables, images, train=False))  # no collection is mutable, so logits alone come back
+def _logits(model: Classifier, variables: dict[str, Any], images: jax.Array, columns: Sequence[int] | None) -> jax.Array:
+    logits = cast(jax.Array, model.apply(variables, images, train=False))  # no collection is mutable, so logits alone come back
+    return logits if columns is None else logits[:, jnp.asarray(columns)]

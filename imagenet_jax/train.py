@@ -20,6 +20,8 @@ from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.data import augment, decode, loader, sources
 from imagenet_jax.data.cache import cached
 from imagenet_jax.data.locate import Place
+from imagenet_jax.evaluator import Counts, Evaluator
+from imagenet_jax.ops import losses
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
 from imagenet_jax.state import TrainState
@@ -63,7 +65,7 @@ def train(
     # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
-    train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
+    train_step = jitted_step(c, model, optimizer, schedule, build.loss(c, train_data.classes), abstract, mesh)
     init = finetune.describe(origin, train_data.classes)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
     code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
@@ -74,7 +76,7 @@ def train(
     if dry_run:
         print(record.memory(train_step, abstract, c, mesh))
         return cli.FINISHED
-    evaluator = evaluation.Evaluator(
+    evaluator = Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
         mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], hosting=hosting,
     )  # fmt: skip
@@ -135,7 +137,7 @@ def train(
 
             # ---- final evaluation and report
             evaluated = False
-            if done == plan.total and (counts := evaluate(done, state)):
+            if done == plan.total and (counts := evaluate(done, state, logits=True)):
                 evaluation.write(workdir, evaluator, weights_of(state), counts, run, done)
                 evaluated = True
         if agreed.signal is not None and not evaluated:
@@ -149,12 +151,12 @@ def train(
 
 
 def jitted_step(
-    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, abstract: TrainState, mesh: Mesh
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, loss: losses.Loss, abstract: TrainState, mesh: Mesh
 ) -> jax.stages.Wrapped:  # fmt: skip
     """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
-        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
+        model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=build.label_smoothing(c), loss=loss,
         ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"],
         mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip
@@ -254,14 +256,15 @@ def log_evaluation(
     journal: logs.Journal,
     console: logs.Console,
     plan: Plan,
-    evaluator: evaluation.Evaluator,
+    evaluator: Evaluator,
     stopping: Callable[[], bool],
     step: int,
     state: Any,
-) -> dict[str, evaluation.Counts] | None:
+    logits: bool = False,
+) -> dict[str, Counts] | None:
     """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
-        counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
+        counts = evaluator.count(weights_of(state), logits=logits, stopping=stopping, progress=True)
     mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(

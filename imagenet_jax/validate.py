@@ -27,7 +27,7 @@ def config(c: Config, *, devices: int) -> None:
         raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
     if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
-    if c.bce_target_threshold and c.loss == "softmax":
+    if c.bce_target_threshold and not c.loss.startswith("sigmoid"):
         raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
     _batches(c, devices)
     if c.model.name is None and not c.init_from:

@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import build, checkpoint, hlo, sharding, tree
 from imagenet_jax import config as configs
-from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
+from imagenet_jax.evaluator import Counts, Evaluator
 from imagenet_jax.plan import Plan
 
 CONFIG = configs.plain(configs.resolve(configs.default())) | {
@@ -231,11 +231,11 @@ def evaluated(tiny_data):
     model = build.model(CONFIG, 4)
     variables = model.init(jax.random.key(1), jnp.zeros((1, 16, 16, 3)), train=False)
 
-    def count(devices: int, batch_size: int) -> evaluation.Counts:
+    def count(devices: int, batch_size: int) -> Counts:
         mesh = sharding.make_mesh(jax.devices()[:devices])
         view = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-        evaluator = evaluation.Evaluator(model, source, pixels, mesh, batch_size=batch_size, **view)
-        return evaluator.count({"raw": sharding.replicate(mesh, variables)})["raw"]
+        evaluator = Evaluator(model, source, pixels, mesh, batch_size=batch_size, **view)
+        return evaluator.count({"raw": sharding.replicate(mesh, variables)}, logits=True)["raw"]
 
     return count
 
@@ -248,3 +248,6 @@ def test_evaluation_counts_every_image_once_on_any_devices_and_batch(evaluated, 
     np.testing.assert_array_equal(other.confusion, reference.confusion)
     assert other.confusion.sum() == 21
     assert other.loss == pytest.approx(reference.loss, abs=1e-6)
+    np.testing.assert_array_equal(other.labels, reference.labels)
+    np.testing.assert_allclose(other.logits, reference.logits, atol=1e-5)
+    assert other.correct.mean() == other.top1

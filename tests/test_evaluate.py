@@ -9,7 +9,9 @@ import pytest
 from imagenet_jax import convert, evaluate, infer, sharding, train
 from imagenet_jax.data import order
 from imagenet_jax.data.classes import wnids
+from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
+from imagenet_jax.evaluator import Evaluator
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -46,8 +48,8 @@ def test_counts_equal_scikit_learn_on_every_prediction(run, tiny_data):
     matrix = np.load(run / "eval" / "tiny-train.npz")["confusion_raw"]
     mesh = sharding.make_mesh(jax.devices()[:1])
     loaded = infer.load_run(run, mesh)
-    source = evaluate.open_source(tiny_data, "tiny", "train")
-    one = evaluate.Evaluator(loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=1)
+    source = open_source(tiny_data, "tiny", "train")
+    one = Evaluator(loaded.model, source, loaded.pixels, mesh, mean=loaded.mean, std=loaded.std, batch_size=1)
     labels, predicted = [], []
     for i in range(len(source)):
         record = source.read(i)
@@ -58,9 +60,27 @@ def test_counts_equal_scikit_learn_on_every_prediction(run, tiny_data):
     np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(labels, predicted, labels=range(4)))
     assert result["images"] == 52
     assert result["raw"]["top1"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
-    macro = sklearn_metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
-    got = result["raw"]["macro"]
-    assert (got["precision"], got["recall"], got["f1"]) == pytest.approx(macro[:3])
+    for average in ("macro", "weighted"):
+        want = sklearn_metrics.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
+        got = result["raw"][average]
+        assert (got["precision"], got["recall"], got["f1"]) == pytest.approx(want[:3])
+    correct = np.load(run / "eval" / "tiny-train.npz")["correct_raw"]
+    np.testing.assert_array_equal(correct, np.equal(labels, predicted))
+    low, high = result["raw"]["top1_interval"]
+    assert low <= correct.mean() <= high
+    calibration = result["raw"]["calibration"]
+    assert calibration["nll"] == pytest.approx(result["raw"]["loss"])
+    assert sum(b["images"] for b in calibration["reliability"]) == 52
+    assert calibration["temperature"]["fitted_to"] + calibration["temperature"]["reported_on"] == 52
+
+
+def test_logits_that_memory_does_not_hold_are_not_kept(run, monkeypatch):
+    monkeypatch.setattr("imagenet_jax.evaluator.LOGITS", 4 * 21 * 4 - 1)
+    evaluate.main([f"--workdir={run}"])
+    result = json.loads((run / "eval" / "tiny-validation.json").read_text())["raw"]
+    assert result["calibration"] is None
+    assert result["top1_interval"] is None
+    assert result["top1"] > 0
 
 
 def test_weights_are_counted_as_the_run_that_they_came_from(run, tiny_data, tmp_path, capsys):
@@ -91,6 +111,13 @@ def test_published_weights_reach_their_accuracy_on_photographs(lite0, photograph
     result = json.loads(path.read_text())
     assert result["images"] == 545
     assert result["raw"]["top1"] == pytest.approx(0.881, abs=0.004)
+    hierarchy = result["hierarchy"]["raw"]
+    dog = next(row for row in hierarchy["categories"] if row["wnid"] == "n02084071")
+    assert (dog["images"], dog["classes"]) == (65, 118)
+    assert dog["recall"] >= 0.97
+    assert dog["precision"] >= 0.97
+    assert hierarchy["least_severity"]["mistake_severity"] < hierarchy["mistake_severity"] < 9  # 12.84 for a random pair of classes
+    assert len(result["worst"]["raw"]) == 10
 
 
 def test_samples_name_real_images_and_their_thumbnails(run):

@@ -154,4 +154,4 @@ def test_counts_are_set_against_the_official_ones(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "1 images in 1 classes; official: 50,000 in 1,000 - DIFFERS" in output
     assert "ILSVRC2012_img_train.tar was not there" in output
-    assert prepare._compared(50_000, 1000, 50_000) == "; official: 50,000 in 1,000"
+    assert prepare._compared(50_000, 1000, (50_000, 1000)) == "; official: 50,000 in 1,000"

@@ -146,9 +146,9 @@ def test_padding_counts_nowhere(parts):
     eval_step = jax.jit(steps.make_eval_step(model, num_classes=5, **VIEW))
     mask = np.array([True] * 5 + [False] * 3)
     zero = steps.zero_sums(5)
-    padded, loss = eval_step(state.variables(), zero, {**batch, "mask": mask})
+    padded, loss, _ = eval_step(state.variables(), zero, {**batch, "mask": mask})
     batch = {k: v[:5] for k, v in batch.items()}
-    exact, exact_loss = eval_step(state.variables(), zero, {**batch, "mask": mask[:5]})
+    exact, exact_loss, _ = eval_step(state.variables(), zero, {**batch, "mask": mask[:5]})
     assert int(padded["images"]) == 5
     for key in exact:
         np.testing.assert_array_equal(padded[key], exact[key])
@@ -186,13 +186,27 @@ def test_what_is_dropped_depends_on_seed_and_step_alone():
 def test_flipping_averages_the_logits_of_an_image_and_its_mirror_image(parts):
     model, state, batch = parts
     batch = {**batch, "mask": np.ones(len(batch["label"]), bool)}
-    flipped, flipped_loss = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, **VIEW))(
+    flipped, flipped_loss, logits = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, **VIEW))(
         state.variables(), steps.zero_sums(5), batch
     )
     both = [model.apply(state.variables(), normalize(x, VIEW["mean"], VIEW["std"], jnp.float32)) for x in mirrored(batch["image"])]
     mean = (both[0] + both[1]) / 2
+    np.testing.assert_allclose(logits, mean, rtol=1e-4, atol=1e-5)
     assert int(flipped["top1"]) == int(jnp.sum(jnp.argmax(mean, -1) == batch["label"]))
     assert float(flipped_loss) == pytest.approx(float(jnp.sum(cross_entropy(mean, batch["label"]))), rel=1e-5)
+
+
+def test_columns_leave_the_other_classes_out(parts):
+    model, state, batch = parts
+    batch = {**batch, "label": batch["label"] % 2, "mask": np.ones(len(batch["label"]), bool)}
+    sums, _, logits = jax.jit(steps.make_eval_step(model, num_classes=2, columns=(4, 1), **VIEW))(
+        state.variables(), steps.zero_sums(2), batch
+    )
+    every = model.apply(state.variables(), normalize(jnp.asarray(batch["image"]), VIEW["mean"], VIEW["std"], jnp.float32))
+    np.testing.assert_allclose(logits, every[:, [4, 1]], rtol=1e-4, atol=1e-5)
+    assert int(sums["top1"]) == int(jnp.sum(jnp.argmax(every[:, jnp.array([4, 1])], -1) == batch["label"]))
+    told = steps.make_predict_step(model, columns=(4, 1), **VIEW)(state.variables(), jnp.asarray(batch["image"]))
+    np.testing.assert_allclose(told, jax.nn.softmax(every[:, jnp.array([4, 1])]), rtol=1e-4, atol=1e-5)
 
 
 def mirrored(images):

@@ -16,7 +16,8 @@ from typing import IO, Any, NamedTuple
 from imagenet_jax.data.entries import Entries
 from imagenet_jax.errors import UserError
 
-IGNORED = ("thumbs.db", "desktop.ini")  # and every name that starts with a dot: what file browsers leave behind
+# And every name that starts with a dot: what file browsers leave behind, and what lies beside the classes of ImageNet-A and -R.
+IGNORED = ("thumbs.db", "desktop.ini", "readme.txt")
 
 Progress = Callable[[int], object]  # told what has been passed since the last call: bytes of a tar, files of a tree
 

@@ -2,13 +2,15 @@
 
 It is a graph without cycles and no tree: 75 of its 1,860 synsets have several parents, so categories are sets of classes, never
 counted along paths. The table (`imagenet_hierarchy.tsv`: wnid, parents, words) is derived from WordNet 3.0 by
-`builders/make_hierarchy.py`; WordNet's licence lies beside it.
+`builders/make_hierarchy.py`; WordNet's licence lies beside it. `wordnet.py` makes the hierarchy of other classes.
 """
 
 import functools
 import importlib.resources
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 TABLE = "imagenet_hierarchy.tsv"
 
@@ -58,7 +60,16 @@ class Hierarchy:
 
         Bertinetto et al. 2020, "Making Better Mistakes", section 3.1, there on a tree, where the lowest common ancestor is one.
         """
-        return min(self.height(wnid) for wnid in self.ancestors(a) & self.ancestors(b))
+        return 0 if a == b else min(self.height(wnid) for wnid in self.ancestors(a) & self.ancestors(b))
+
+    def nearest_classes(self, classes: Sequence[str]) -> np.ndarray:
+        """int32 (classes,): for each of the wnids, the index of the next of them above it, along `path`; -1 where there is none.
+
+        A fifth of ImageNet-21K's classes are kinds of others of its classes.
+        """
+        index = {wnid: i for i, wnid in enumerate(classes)}
+        above = ([index[wnid] for wnid in self.path(own)[:-1] if wnid in index] for own in classes)
+        return np.array([found[-1] if found else -1 for found in above], np.int32)
 
     def _ancestors(self, wnid: str) -> frozenset[str]:
         """`wnid` itself and everything above it, by all paths."""
@@ -67,6 +78,15 @@ class Hierarchy:
     def _height(self, wnid: str) -> int:
         """Steps of the longest way down to a class."""
         return max((1 + self.height(child) for child in self.children[wnid]), default=0)
+
+
+def depths_of(parents: np.ndarray) -> np.ndarray:
+    """int (classes,): how many classes lie above each, from `Hierarchy.nearest_classes`."""
+    depths, above = np.zeros(len(parents), int), parents
+    while (above >= 0).any():
+        depths += above >= 0
+        above = np.where(above >= 0, parents[above], -1)
+    return depths
 
 
 @functools.cache

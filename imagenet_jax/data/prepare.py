@@ -6,6 +6,7 @@ unfinished until it is renamed (shards.py), and an interrupted run goes on when 
 
 import dataclasses
 import errno
+import functools
 import os
 import pathlib
 import re
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from imagenet_jax.data import shards
 from imagenet_jax.data.archives import Listing, Progress, class_folders
-from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012
+from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012, robustness
 from imagenet_jax.data.builders.folder import data_set, split_by_hash
 from imagenet_jax.data.encoding import PLAIN, Encoding
 from imagenet_jax.data.entries import Entries
@@ -30,7 +31,8 @@ from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
 from imagenet_jax.data.trade import Trade, measure
 from imagenet_jax.errors import RunError, UserError
 
-RESERVED = ("imagenet2012", "imagenet21k", "digits", "downloads")  # the last: tfds' own folder among the data sets
+OTHERS = tuple(sorted({name.split("/")[0] for name in robustness.SETS}))
+RESERVED = ("imagenet2012", "imagenet21k", "digits", *OTHERS, "downloads")  # the last: tfds' own folder among the data sets
 
 T = TypeVar("T")
 
@@ -155,6 +157,30 @@ def prepare_folder(
         splits = {split: part for split, part in split_by_hash(splits["train"], validation_share).items() if part}
     dataset = data_set(name, classes, encoding, shuffled=shuffle)
     return _write(dataset, data_dir, splits, _named(listings), overwrite=overwrite, jobs=jobs)
+
+
+def prepare_robustness(
+    *, name: str, source: pathlib.Path, data_dir: pathlib.Path, overwrite: bool = False, jobs: int | None = None
+) -> list[Result]:
+    """Write one of robustness.SETS, or of "imagenet_c" all corruptions that `source` holds, a data set each; split "test".
+
+    Images are stored as they came. Raises UserError where `source` is no such set, or the disk is too full.
+    """
+    if name == "imagenet_c":
+        parts = _listed(source, robustness.corrupted)
+    else:
+        if existing := _existing(robustness.data_set(name, []), data_dir, overwrite):
+            return [existing]
+        parts = {name: _listed(source, functools.partial(robustness.listing, name))}
+    results = []
+    for part, found in parts.items():
+        dataset = robustness.data_set(part, found.classes)
+        left_out = _named({robustness.SPLIT: found})
+        results.append(
+            _existing(dataset, data_dir, overwrite)
+            or _write(dataset, data_dir, {robustness.SPLIT: found.entries}, left_out, overwrite=overwrite, jobs=jobs)
+        )
+    return results
 
 
 def prepare_digits(data_dir: pathlib.Path, *, overwrite: bool = False, jobs: int | None = None) -> Result:

@@ -46,10 +46,16 @@ class DataSet:
     homepage: str | None = None
     shuffled: bool = True  # in tfds' order, or in that of the input
     encoding: Encoding = PLAIN
+    variant: str | None = None  # one of several sets of that name, whose images are stored as they came
+
+    @property
+    def config(self) -> str | None:
+        """What tfds calls so: the variant, or how images are stored."""
+        return self.variant or self.encoding.config
 
     def directory(self, data_dir: pathlib.Path) -> pathlib.Path:
         """Where it lies: DATA_DIR/NAME[/CONFIG]/VERSION."""
-        return data_dir / self.name / (self.encoding.config or "") / self.version
+        return data_dir / self.name / (self.config or "") / self.version
 
     def features(self) -> tfds.features.FeaturesDict:
         """As in tfds' catalogue (imagenet2012)."""
@@ -198,9 +204,7 @@ def _write_info(dataset: DataSet, done: Mapping[str, Done], left_out: Rows, data
         "unmarked": [row for part in parts for row in part.unmarked],
         "absent": {split: [name for name in dataset.classes if name not in held[split]] for split in done},
     }
-    identity = tfds.core.DatasetIdentity(
-        dataset.name, tfds.core.Version(dataset.version), str(data), __name__, dataset.encoding.config
-    )
+    identity = tfds.core.DatasetIdentity(dataset.name, tfds.core.Version(dataset.version), str(data), __name__, dataset.config)
     info = tfds.core.DatasetInfo(
         builder=identity,
         description=dataset.description,

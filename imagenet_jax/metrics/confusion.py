@@ -13,10 +13,11 @@ def add_to_confusion(confusion: jax.Array, predicted: jax.Array, labels: jax.Arr
 
 
 def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """{"macro": {...}, "per_class": [{index, name, images, precision, recall, f1}]} from an int (classes, classes) matrix.
+    """{"macro", "weighted", "per_class": [{index, name, images, precision, recall, f1}]} from an int (classes, classes) matrix.
 
     A ratio without a denominator is 0 (scikit-learn's zero_division=0). Macro averages run over the classes that occur as label
-    or prediction, scikit-learn's default set of labels, so that absent classes of a partial data set do not count.
+    or prediction, scikit-learn's default set of labels, so that absent classes of a partial data set do not count; weighted ones
+    count each class as often as it is a label.
     """
     hits = np.diag(confusion).astype(np.float64)
     true, predicted = confusion.sum(1), confusion.sum(0)
@@ -25,11 +26,14 @@ def scores(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     f1 = 2 * hits / np.maximum(true + predicted, 1)
     seen = (true + predicted) > 0
 
-    def mean(values: np.ndarray) -> float:
-        return float(values[seen].mean()) if seen.any() else 0.0
+    def averaged(weights: np.ndarray) -> dict[str, float]:
+        total = max(weights.sum(), 1)
+        ratios = {"precision": precision, "recall": recall, "f1": f1}
+        return {name: float(values @ weights / total) for name, values in ratios.items()}
 
     return {
-        "macro": {"classes": int(seen.sum()), "precision": mean(precision), "recall": mean(recall), "f1": mean(f1)},
+        "macro": {"classes": int(seen.sum()), **averaged(seen)},
+        "weighted": averaged(true),
         "per_class": [
             {
                 "index": i,

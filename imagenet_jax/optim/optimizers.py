@@ -48,8 +48,13 @@ def rmsprop(
     return optax.chain(decay.add, optax.scale_by_rms(rho, eps, initial, eps_in_root), optax.trace(momentum))
 
 
+def adam(decay: Decay, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba 2014, algorithm 1). Coupled, as in torch.optim.Adam."""
+    return optax.chain(decay.add, optax.scale_by_adam(b1, b2, eps))
+
+
 def adamw(decay: Decay, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2014, algorithm 1), decoupled."""
+    """Adam, decoupled."""
     return optax.chain(optax.scale_by_adam(b1, b2, eps), decay.add)
 
 
@@ -114,6 +119,7 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": sgd,
     "sgdw": sgdw,
     "rmsprop": rmsprop,
+    "adam": adam,
     "adamw": adamw,
     "nadamw": nadamw,
     "lamb": lamb,

@@ -6,6 +6,7 @@ One run: a colour for each kind of series. Several runs: a colour and a marker f
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,22 @@ def draw_curves(runs: Sequence[Run], folder: pathlib.Path) -> list[Curve]:
         _draw("Throughput", speed, folder, "throughput", note),
         _draw("Waiting for data", waiting, folder, "waiting", note),
     ]
+
+
+def draw_reliability(calibration: dict[str, Any], folder: pathlib.Path, stem: str) -> Curve:
+    """The reliability diagram of an evaluation's calibration, and of its held-out half with the temperature, if one was fitted."""
+    bins = {"all images": calibration["reliability"]}
+    if t := calibration["temperature"]:
+        bins[f"half of them, T = {number(t['value'], 3)}"] = t["after"]["reliability"]
+    line = np.array([0.0, 1.0])
+    series = [plots.Series("perfect", line, line)]
+    for i, (label, found) in enumerate(bins.items()):
+        x, y = (np.array([b[key] for b in found]) for key in ("confidence", "accuracy"))
+        series.append(plots.Series(label, x, y, i, "dashed" if i else "marked"))
+    picture = plots.save_curves([plots.Panel("accuracy", series, share=True)], "confidence", folder, stem)
+    caption = "A point for each bin with an image. Above the grey line it is right more often than it says, below less often."
+    parts = [f"{percent(b['confidence'], 0)} sure, {percent(b['accuracy'], 0)} right" for b in calibration["reliability"]]
+    return Curve("Reliability", caption, f"Accuracy by confidence: {'; '.join(parts)}.", picture)
 
 
 def smooth(y: np.ndarray) -> tuple[np.ndarray, int]:

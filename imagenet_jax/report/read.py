@@ -62,12 +62,16 @@ class Run:
 
 def read_runs(paths: Sequence[pathlib.Path]) -> list[Run]:
     """Read each directory once, in the order given. Raises `UserError` for one that is not the directory of a run."""
+    return [read_run(path, label) for path, label in labelled(paths)]
+
+
+def labelled(paths: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
+    """Each directory once, in the order given, with what the page calls it. Raises `UserError` where there is none."""
     unique = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
     if not unique:
         raise UserError("No run given. Name at least one run directory, such as runs/r50.")
     names = [path.resolve().name for path in unique]
-    labels = [str(path) if names.count(name) > 1 else name for path, name in zip(unique, names, strict=True)]
-    return [read_run(path, label) for path, label in zip(unique, labels, strict=True)]
+    return [(path, str(path) if names.count(name) > 1 else name) for path, name in zip(unique, names, strict=True)]
 
 
 def read_run(path: pathlib.Path, name: str) -> Run:
@@ -76,7 +80,7 @@ def read_run(path: pathlib.Path, name: str) -> Run:
     notes: list[str] = []
     train, evals = _read_metrics(path / "metrics.jsonl", info["dataset"]["eval_split"], notes)
     # A data set may be called NAME/CONFIG, and its file lie a folder deeper.
-    evaluations = [_read_evaluation(file, path, notes) for file in sorted((path / "eval").rglob("*.json"))]
+    evaluations = [read_evaluation(file, path, notes) for file in sorted((path / "eval").rglob("*.json"))]
     return Run(path, name, info, train, evals, [e for e in evaluations if e], notes)
 
 
@@ -139,7 +143,8 @@ def _columns(rows: list[list[float]], names: tuple[str, ...]) -> Columns:
     return {name: table[:, i] for i, name in enumerate(names)}
 
 
-def _read_evaluation(file: pathlib.Path, run: pathlib.Path, notes: list[str]) -> Evaluation | None:
+def read_evaluation(file: pathlib.Path, run: pathlib.Path, notes: list[str]) -> Evaluation | None:
+    """One evaluation below the directory `run`; None, and a note, where it cannot be read."""
     where, matrices = (f.relative_to(run).as_posix() for f in (file, file.with_suffix(".npz")))
     try:
         content = json.loads(file.read_bytes())

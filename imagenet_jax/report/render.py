@@ -1,8 +1,9 @@
-"""Put one page together from the files of one or more runs and write it into the first run's directory.
+"""Put one page together from the files of one or more runs, or folders of weights, and write it into the first one's directory.
 
 Class names, file names and settings come from outside: the template escapes everything, and links are relative and quoted.
 """
 
+import functools
 import importlib.resources
 import os
 import pathlib
@@ -12,61 +13,125 @@ from typing import Any
 import jinja2
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.report import plots, tables
-from imagenet_jax.report.curves import Curve, draw_curves
-from imagenet_jax.report.read import Evaluation, Run, read_runs
+from imagenet_jax.report import categories, plots, suites, tables
+from imagenet_jax.report.curves import Curve, draw_curves, draw_reliability
+from imagenet_jax.report.read import Evaluation, Run, labelled, read_run, read_runs
 
 CELLS = 20  # classes up to which the confusion matrix is a table with its counts; above, a picture
 WORST_FIRST = 21  # classes from which the per-class table starts with the lowest F1
 CONFUSION_TITLE = "Confusion matrix"
-STEMS = ("loss", "train-loss", "eval-loss", "top1", "top5", "learning-rate", "throughput", "waiting", "confusion")
+STEMS = ("loss", "train-loss", "eval-loss", "top1", "top5", "learning-rate", "throughput", "waiting", "confusion", "reliability")
 
 
 def write_report(workdirs: Sequence[pathlib.Path]) -> pathlib.Path:
     """Write `report.html` and `report/*.png` into the first of the run directories; returns the path of the page.
 
-    Several runs make a comparison, followed by the details of the first. Raises `UserError` where a directory is not
-    that of a run, or cannot be written to.
+    Several runs make a comparison, followed by the details of the first. Where one is a folder of weights, which has no training to
+    show, the page holds what was evaluated alone. Raises `UserError` where a directory is neither, or cannot be written to.
     """
-    runs = read_runs(workdirs)
-    page = runs[0].path / "report.html"
+    if any((path / "weights.json").is_file() for path in workdirs):
+        first, template = workdirs[0], "weights.html"
+        sides = read_sides(workdirs)
+        context = functools.partial(_weights_context, sides)
+    else:
+        runs = read_runs(workdirs)
+        first, template = runs[0].path, "template.html"
+        context = functools.partial(_context, runs)
+    page = first / "report.html"
     try:
-        folder = runs[0].path / "report"
+        folder = first / "report"
         folder.mkdir(exist_ok=True)
         for stem in STEMS:
             for theme in plots.THEMES:  # of an earlier report, which may have had more to draw
                 folder.joinpath(f"{stem}-{theme.name}.png").unlink(missing_ok=True)
-        html = _template().render(_context(runs, folder))
+        html = _template(template).render(context(folder))
         new = page.with_name("report.html.new")
         # A file name that is not valid UTF-8 arrives as lone surrogates, which only a character reference can carry.
         new.write_bytes(html.encode("utf-8", "xmlcharrefreplace"))
         os.replace(new, page)
     except OSError as error:
-        raise UserError(f"The report cannot be written to {runs[0].path}: {error}.") from error
+        raise UserError(f"The report cannot be written to {first}: {error}.") from error
     return page
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    formats = (tables.percent, tables.number, tables.count, tables.scaled, tables.duration, tables.shown)
+def _template(name: str) -> jinja2.Template:
+    files = importlib.resources.files("imagenet_jax.report")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files.joinpath(name).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    formats = (
+        tables.percent, tables.number, tables.count, tables.scaled, tables.duration, tables.shown, tables.between, tables.points,
+        tables.points_between,
+    )  # fmt: skip
     environment.filters |= {f.__name__: f for f in formats}
     environment.globals |= {"interval": tables.interval, "weight_names": tables.NAMES, "dash": tables.DASH}
-    source = importlib.resources.files("imagenet_jax.report").joinpath("template.html").read_text("utf-8")
-    return environment.from_string(source)
+    return environment.get_template(name)
 
 
 def _context(runs: list[Run], folder: pathlib.Path) -> dict[str, Any]:
     run = runs[0]
+    sides = [suites.Side(r.name, suites.read_rows(r.path, r.evaluations, r.notes), r.evaluations, r.notes) for r in runs]
     return {
         "title": run.name if len(runs) == 1 else f"{len(runs)} runs compared",
         "runs": [_summary(r) for r in runs],
         "info": run.info,
         "curves": draw_curves(runs, folder),
         "comparison": _comparison(runs) if len(runs) > 1 else None,
+        "sides": suites.side_by_side(sides),
+        "suite": _suite(sides[0]) if (run.path / "suite").is_dir() else [],  # else the results say it all
+        "calibration": _calibration(tables.main_evaluation(run), folder, "reliability"),
         "detail": _detail(run, folder),
         "config": [(key, tables.shown(value)) for key, value in tables.flatten(run.info["config"]).items()],
         "provenance": _provenance(run),
     }
+
+
+def read_sides(folders: Sequence[pathlib.Path]) -> list[suites.Side]:
+    """Runs and folders of weights, in the order given. Raises `UserError` for a directory that is neither, or was not evaluated."""
+    sides = []
+    for path, name in labelled(folders):
+        if (path / "weights.json").is_file():
+            sides.append(suites.read_weights(path, name))
+        else:
+            run = read_run(path, name)
+            sides.append(suites.Side(name, suites.read_rows(path, run.evaluations, run.notes), run.evaluations, run.notes))
+    return sides
+
+
+def _weights_context(sides: list[suites.Side], folder: pathlib.Path) -> dict[str, Any]:
+    models = []
+    for i, side in enumerate(sides):
+        evaluation = side.evaluations[0] if side.evaluations else None
+        calibration = _calibration(evaluation, folder, f"reliability-{i}")
+        models.append({"name": side.name, "suite": _suite(side), "calibration": calibration})
+    return {
+        "title": sides[0].name if len(sides) == 1 else f"{len(sides)} models compared",
+        "runs": sides,
+        "sides": suites.side_by_side(sides),
+        "models": models,
+        "notes": [f"{side.name}: {note}" for side in sides for note in side.notes],
+    }
+
+
+def _suite(side: suites.Side) -> list[dict[str, Any]]:
+    """The rows of a side with every key that the table shows."""
+    absent = dict.fromkeys(("published_images", "top5", "loss", "macro", "weighted", "calibration", "corruption_error"))
+    below = {"macro_f1": ("macro", "f1"), "weighted_f1": ("weighted", "f1"), "ece": ("calibration", "ece")}
+    rows = [absent | row.content for row in side.rows]
+    return [row | {name: (row[key] or {}).get(inner) for name, (key, inner) in below.items()} for row in rows]
+
+
+def _calibration(evaluation: Evaluation | None, folder: pathlib.Path, stem: str) -> dict[str, Any] | None:
+    """What an evaluation says of the weights that are shown; None where it kept no logits."""
+    weights = tables.shown_weights(evaluation) if evaluation else "raw"
+    found = evaluation and evaluation.content[weights].get("calibration")
+    if not evaluation or not found:
+        return None
+    t = found["temperature"]
+    what = f"{evaluation.content['dataset']}, {evaluation.content['split']}, {tables.NAMES[weights]} weights"
+    rows = [("all", found), *([("half, as it is", t["before"]), ("half, with the temperature", t["after"])] if t else [])]
+    return {"what": what, "temperature": t, "rows": rows, "curve": draw_reliability(found, folder, stem)}
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -101,6 +166,8 @@ def _detail(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
         "classes": tables.class_rows(evaluation, weights, worst_first),
         "worst_first": worst_first,
         "macro": content[weights]["macro"],
+        "categories": categories.tree(evaluation, weights),
+        "worst": categories.worst(run, evaluation, weights),
         "samples": tables.sample_cards(run, evaluation, weights),
         "pixelated": run.info["preprocessing"]["image_size"] <= 64,
     }

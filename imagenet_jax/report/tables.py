@@ -85,6 +85,21 @@ def interval(share: float | None, n: int) -> str:
     return f"{100 * low:.2f} to {100 * high:.2f}{SPACE}%"
 
 
+def between(interval: Sequence[float] | None) -> str:
+    """(0.8512, 0.9034) -> '85.12 to 90.34 %'."""
+    return DASH if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{SPACE}%"
+
+
+def points(difference: float | None) -> str:
+    """0.0123 -> '+1.23 points'."""
+    return DASH if difference is None else f"{100 * difference:+.2f}{SPACE}points"
+
+
+def points_between(interval: Sequence[float] | None) -> str:
+    """(-0.001, 0.025) -> '-0.10 to +2.50'."""
+    return DASH if interval is None else f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
+
+
 def main_evaluation(run: Run) -> Evaluation | None:
     """The evaluation on the run's own evaluation split; failing that, the first there is."""
     own = (run.info["dataset"]["name"], run.info["dataset"]["eval_split"])
@@ -180,17 +195,20 @@ def class_rows(evaluation: Evaluation, weights: str, worst_first: bool) -> list[
 
 def sample_cards(run: Run, evaluation: Evaluation, weights: str) -> list[dict[str, Any]]:
     """The sample predictions, with `link` relative to the run's directory, or None where the thumbnail is not there."""
-    folder = run.path / "eval"
     cards = []
     for sample in evaluation.content["samples"]:
         guesses = sample.get(weights) or sample["raw"]
-        parts = pathlib.PurePosixPath(sample["thumbnail"]).parts
-        inside = ".." not in parts and not sample["thumbnail"].startswith("/")
-        there = inside and folder.joinpath(*parts).is_file()
-        link = urllib.parse.quote("/".join(("eval", *parts)), errors="surrogateescape") if there else None
         right = bool(guesses) and guesses[0]["index"] == sample["label"]
-        cards.append({**sample, "link": link, "guesses": guesses[:3], "right": right})
+        cards.append({**sample, "link": link(run, sample["thumbnail"]), "guesses": guesses[:3], "right": right})
     return cards
+
+
+def link(run: Run, thumbnail: str) -> str | None:
+    """A thumbnail's link relative to the run's directory; None for one that is not there, or not inside it."""
+    parts = pathlib.PurePosixPath(thumbnail).parts
+    if ".." in parts or thumbnail.startswith("/") or not run.path.joinpath("eval", *parts).is_file():
+        return None
+    return urllib.parse.quote("/".join(("eval", *parts)), errors="surrogateescape")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

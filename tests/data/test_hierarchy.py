@@ -7,8 +7,7 @@ import random
 import pytest
 
 from imagenet_jax.data import classes
-from imagenet_jax.data.builders import make_hierarchy
-from imagenet_jax.data.hierarchy import Hierarchy, Synset, imagenet1k, lines_of
+from imagenet_jax.data.hierarchy import Hierarchy, Synset, depths_of, imagenet1k
 
 DOG, BIRD, VEHICLE, ENTITY = "n02084071", "n01503061", "n04524313", "n00001740"
 TENCH, GOLDFISH, TOILET_TISSUE, CRANE_BIRD, CRANE_MACHINE = "n01440764", "n01443537", "n15075141", "n02012849", "n03126707"
@@ -59,24 +58,14 @@ def test_answers_on_a_graph_with_several_ways_are_those_of_all_paths():
     for a, b in itertools.product(parents, parents):
         assert tree.is_a(a, b) == any(b in path for path in paths(a))
         common = [w for w in parents if tree.is_a(a, w) and tree.is_a(b, w)]
-        assert tree.severity(a, b) == min(height[w] for w in common)
+        assert tree.severity(a, b) == (0 if a == b else min(height[w] for w in common))
     leaves = {w for w in parents if height[w] == 0}
     assert all(tree.classes_of(w) == {leaf for leaf in leaves if tree.is_a(leaf, w)} for w in parents)
     assert all(tuple(tree.path(w)) in paths(w) for w in parents)
-
-
-def test_wordnets_lines_are_read(tmp_path):
-    (tmp_path / "data.noun").write_text(
-        "  1 This software and database is being provided to you\n"
-        "00001740 03 n 01 entity 0 000 | that which is; | not a separator  \n"
-        "00000010 05 n 02 big_cat 0 cat 1 003 @ 00001740 n 0000 ~ 00000020 n 0000 + 00000030 v 0101 | a | b  \n"
-        "00000020 05 n 01 Leo 0 002 @i 00000010 n 0000 @ 00001740 n 0000 | a lion  \n"
-        "00000030 05 n 0a a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 000 | ten words  \n"
-    )
-    nouns = make_hierarchy.read_nouns(tmp_path / "data.noun")
-    assert nouns["n00000010"] == Synset(("n00001740",), ("big cat", "cat"))
-    assert nouns["n00000020"] == Synset(("n00000010", "n00001740"), ("Leo",))
-    assert nouns["n00000030"].words == tuple("abcdefghij")
-    kept = make_hierarchy.with_ancestors(nouns, ["n00000020"])
-    assert list(kept) == ["n00000010", "n00000020", ENTITY]
-    assert list(lines_of(kept))[1] == "n00000020\tn00000010 n00001740\tLeo\n"
+    some = sorted(parents)[::3]
+    for wnid, found in zip(some, tree.nearest_classes(some), strict=True):
+        above = [some.index(w) for w in tree.path(wnid)[:-1] if w in some]
+        assert found == (above[-1] if above else -1)
+    counts = [sum(w in some for w in tree.path(wnid)[:-1]) for wnid in some]
+    assert depths_of(tree.nearest_classes(some)).tolist() == counts
+    assert max(counts) > 1

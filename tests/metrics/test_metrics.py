@@ -17,7 +17,7 @@ sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
 def test_confusion_and_scores_equal_scikit_learn_at_an_odd_count():
     rng = np.random.default_rng(0)
-    label, predicted = rng.integers(0, 7, 1013), rng.integers(0, 7, 1013)
+    label, predicted = rng.integers(0, 7, 1013) * rng.integers(0, 2, 1013), rng.integers(0, 7, 1013)  # half of them are 0
     predicted = np.where(rng.random(1013) < 0.6, label, predicted)
     matrix = np.asarray(device_confusion(jnp.asarray(predicted), jnp.asarray(label), jnp.ones(1013, bool), 7))
     np.testing.assert_array_equal(matrix, sklearn_metrics.confusion_matrix(label, predicted))
@@ -25,7 +25,9 @@ def test_confusion_and_scores_equal_scikit_learn_at_an_odd_count():
     p, r, f, n = sklearn_metrics.precision_recall_fscore_support(label, predicted, zero_division=0)
     for i, row in enumerate(got["per_class"]):
         assert (row["precision"], row["recall"], row["f1"], row["images"]) == pytest.approx((p[i], r[i], f[i], n[i]))
-    assert got["macro"]["f1"] == pytest.approx(sklearn_metrics.f1_score(label, predicted, average="macro"))
+    for average in ("macro", "weighted"):
+        p, r, f, _ = sklearn_metrics.precision_recall_fscore_support(label, predicted, average=average, zero_division=0)
+        assert (got[average]["precision"], got[average]["recall"], got[average]["f1"]) == pytest.approx((p, r, f))
 
 
 def test_macro_averages_leave_out_classes_that_do_not_occur():

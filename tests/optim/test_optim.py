@@ -102,6 +102,7 @@ def three_steps(name, **settings):
     [
         ("sgd", {"momentum": 0.8, "nesterov": False}, "SGD", {"momentum": 0.8}),
         ("sgd", {"momentum": 0.8, "nesterov": True}, "SGD", {"momentum": 0.8, "nesterov": True}),
+        ("adam", {"b1": 0.8, "b2": 0.9, "eps": 1e-3}, "Adam", {"betas": (0.8, 0.9), "eps": 1e-3}),
         ("adamw", {"b1": 0.8, "b2": 0.9, "eps": 1e-3}, "AdamW", {"betas": (0.8, 0.9), "eps": 1e-3}),
         (
             "rmsprop", {"rho": 0.8, "eps": 0.03, "momentum": 0.7, "initial": 0.0, "eps_in_root": False},
@@ -194,7 +195,7 @@ def test_what_does_not_decay_is_not_scaled_to_its_norm(name):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("adam", {}, "No optimizer 'adam'. Did you mean 'adamw'"),
+        ("adamv", {}, "No optimizer 'adamv'. Did you mean 'adam"),
         ("adamw", {"beta1": 0.9}, "No setting of optimizer 'adamw' 'beta1'"),
         ("adamw", {"momentum": 0.9}, "No setting of optimizer 'adamw' 'momentum'. Known: b1, b2, eps"),
         ("sgd", {"momentum": True}, "optimizer.momentum=True is no such value; the default of sgd is 0.9"),
