@@ -16,8 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import infer, loop, runtime
-from imagenet_jax.data import relabels, sources
-from imagenet_jax.data.builders import robustness
+from imagenet_jax.data import papers, relabels, sources
 from imagenet_jax.data.locate import Place
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
@@ -118,7 +117,7 @@ def columns_of(source: Source, known: tuple[str, ...]) -> tuple[int, ...] | None
     place = {name: i for i, name in enumerate(known)}
     if source.dataset not in RESTRICTED or not set(source.classes) <= set(place):
         raise UserError(f"The classes of {source.dataset} are not those that the model was trained on.")
-    if len(source.classes) > (most := robustness.SETS[source.dataset].classes):
+    if len(source.classes) > (most := papers.SETS[source.dataset].classes):
         raise UserError(f"{source.dataset} lists {len(source.classes):,} classes, and has {most}: prepare it with imagenet_jax.")
     return tuple(place[name] for name in source.classes)
 
@@ -129,15 +128,15 @@ def find_paper(data_dir: Place, val: Source | None) -> Suite:
     sets, corrupted, missing = {VAL: val} if val else {}, {}, []
     for name, dataset in PAPER.items():
         if name not in sets and sources.prepared_versions(data_dir / dataset):
-            sets[name] = open_source(data_dir, dataset, "validation" if name == VAL else robustness.SPLIT)
+            sets[name] = open_source(data_dir, dataset, "validation" if name == VAL else papers.SPLIT)
         elif name not in sets:
-            where = "--manual_dir=DIR" if name == VAL else f"--source={robustness.SETS[dataset].file}"
+            where = "--manual_dir=DIR" if name == VAL else f"--source={papers.SETS[dataset].file}"
             missing.append(f"{name}: {prepare} {dataset} {where} --data_dir={data_dir}")
-    for corruption in robustness.CORRUPTIONS:
-        for severity in robustness.SEVERITIES:
+    for corruption in papers.CORRUPTIONS:
+        for severity in papers.SEVERITIES:
             if sources.prepared_versions(data_dir / (dataset := f"imagenet_c/{corruption}_{severity}")):
-                corrupted[corruption, severity] = open_source(data_dir, dataset, robustness.SPLIT)
-    parts = len(robustness.CORRUPTIONS) * len(robustness.SEVERITIES)
+                corrupted[corruption, severity] = open_source(data_dir, dataset, papers.SPLIT)
+    parts = len(papers.CORRUPTIONS) * len(papers.SEVERITIES)
     if lacking := parts - len(corrupted):
         missing.append(f"{C}, {lacking} of {parts} parts: {prepare} imagenet_c --source=FOLDER|TAR --data_dir={data_dir}")
     labels = {name: right for name in relabels.LABELS if (right := relabels.find(data_dir, name))}
@@ -173,7 +172,7 @@ def of_set(name: str, evaluator: Evaluator, weights: str, c: Counts) -> Row:
     """What an ordinary evaluation says, but for single classes."""
     numbers = figures(c, evaluator.source.classes)
     del numbers["per_class"]
-    published = robustness.SETS.get(evaluator.source.dataset)
+    published = papers.SETS.get(evaluator.source.dataset)
     content = _identity(name, evaluator, weights) | {"images": c.images, "published_images": published and published.images}
     return Row(content | numbers, c.correct.astype(np.float32) if len(c.logits) else None)
 
@@ -200,22 +199,22 @@ def of_corruptions(corrupted: dict[tuple[str, int], Source], counter: Counter, v
     image's value is its mean over severities, or over all 75 parts, since its 75 pictures are no 75 draws.
     """
     done: dict[str, list[Row]] = {}
-    for corruption in robustness.CORRUPTIONS:
+    for corruption in papers.CORRUPTIONS:
         parts: dict[str, list[Row]] = {}
-        for source in (corrupted.get((corruption, severity)) for severity in robustness.SEVERITIES):
+        for source in (corrupted.get((corruption, severity)) for severity in papers.SEVERITIES):
             if source:
                 evaluator = counter.evaluator(source, view)
                 for weights, c in counter.count(evaluator).items():
                     content = _identity(source.dataset, evaluator, weights) | {"images": c.images, "top1": c.top1}
                     parts.setdefault(weights, []).append(Row(content, c.correct.astype(np.float32)))
         for weights, found in parts.items():
-            if len(found) == len(robustness.SEVERITIES):
+            if len(found) == len(papers.SEVERITIES):
                 row = _mean(f"{C} {corruption}", found)
                 row.content["corruption_error"] = (1 - row.content["top1"]) / ALEXNET[corruption]
                 done.setdefault(weights, []).append(row)
                 yield row
     for found in done.values():
-        if len(found) == len(robustness.CORRUPTIONS):
+        if len(found) == len(papers.CORRUPTIONS):
             row = _mean(C, found)
             row.content["corruption_error"] = sum(part.content["corruption_error"] for part in found) / len(found)
             yield row
