@@ -107,10 +107,8 @@ def _calibrated(r: dict[str, Any]) -> str:
         return text + "  no calibration: some logits are not finite"
     text += f"  ECE {c['ece']:.3f}  Brier {c['brier']:.3f}"
     if t := c["temperature"]:
-        text += (
-            f"  T {t['value']:.2f}, of {t['fitted_to']:,} images; of the other {t['reported_on']:,}: ECE {t['before']['ece']:.3f}"
-        )
-        text += f", with it {t['after']['ece']:.3f}"
+        text += f"  T {t['value']:.2f}, fitted to {t['fitted_to']:,} images; ECE of the other {t['reported_on']:,} "
+        text += f"{t['before']['ece']:.3f}, with it {t['after']['ece']:.3f}"
     return text
 
 
