@@ -1,5 +1,6 @@
 """`evaluate --suite=paper` on tiny sets of the published shapes, each number against counting by another way."""
 
+import dataclasses
 import json
 
 import jax
@@ -167,8 +168,8 @@ def test_by_class_is_the_mean_of_the_classes_means():
     logits = np.eye(4, dtype=np.float32)[[0, 2, 2, 1, 3]]
     counts = Counts(5, 0.0, 0.0, 0.0, np.zeros((4, 4)), np.array([0, 0, 0, 1, 2]), logits)
     row = suite.Row(dict.fromkeys(suite.IDENTITY), None)
-    right = {"a": frozenset({0}), "b": frozenset({0}), "c": frozenset(), "d": frozenset({1, 0})}
-    got = suite.relabelled(row, counts, list("abcde"), "multilabel", right)
+    answers = [frozenset({0}), frozenset({0}), frozenset(), frozenset({1, 0}), None]
+    got = suite.relabelled(row, counts, "multilabel", answers)
     assert got.content["images"] == 4
     assert got.content["top1"] == pytest.approx((1 / 3 + 1) / 2)
     assert np.isnan(got.values[4])
@@ -201,5 +202,8 @@ def test_sets_that_do_not_fit(folder, val, tmp_path):
     with pytest.raises(UserError, match=r"Nothing of this suite is prepared"):
         evaluate.main([f"--weights={folder}", "--suite=paper", f"--data_dir={tmp_path}"])
     source = open_source(tmp_path, str(val), "validation")
+    as_tfds_has_it = dataclasses.replace(source, dataset="imagenet_a")
+    with pytest.raises(UserError, match="lists 1,000 classes and shows 200"):
+        suite.columns_of(as_tfds_has_it, source.classes)
     with pytest.raises(UserError, match="not those that the model"):
         suite.columns_of(source, source.classes[::-1])  # the same, in another order
