@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.errors
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -79,12 +78,11 @@ class Counter:
         self._compiled: dict[Any, Evaluator] = {}
 
     def evaluator(self, source: Source, view: View) -> Evaluator:
-        """Of `source` in `view`. Raises UserError where the model does not know its classes, or takes no images of that size."""
+        """Of `source` in `view`. Raises UserError where the model does not know its classes."""
         crop_ratio = 1.0 if source.dataset.startswith("imagenet_c/") else self.loaded.pixels.crop_ratio  # C is cropped already
         columns = columns_of(source, self.loaded.classes)
         key = columns, view, crop_ratio
         if key not in self._compiled:
-            self._check_size(view.image_size)
             pixels = self.loaded.pixels._replace(image_size=view.image_size, crop_ratio=crop_ratio)
             self._compiled[key] = Evaluator(
                 self.loaded.model, source, pixels, self.mesh, batch_size=self.batch_size, mean=self.loaded.mean,
@@ -99,12 +97,10 @@ class Counter:
         assert counts is not None  # nothing can stop it
         return counts
 
-    def _check_size(self, size: int) -> None:
-        images = jax.ShapeDtypeStruct((1, size, size, 3), self.loaded.model.dtype)
-        try:
-            jax.eval_shape(lambda v, x: self.loaded.model.apply(v, x, train=False), self.loaded.weights[self.loaded.best], images)
-        except (flax.errors.FlaxError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(f"This model takes no images of {size} x {size} pixels ({str(error).splitlines()[0]}).") from None
+    def check(self, view: View) -> None:
+        """Raise UserError where the model takes no images of that size; its own message says why."""
+        images = jax.ShapeDtypeStruct((1, view.image_size, view.image_size, 3), self.loaded.model.dtype)
+        jax.eval_shape(lambda v, x: self.loaded.model.apply(v, x, train=False), self.loaded.weights[self.loaded.best], images)
 
 
 def columns_of(source: Source, known: tuple[str, ...]) -> tuple[int, ...] | None:
@@ -162,6 +158,8 @@ def rows(suite: Suite, counter: Counter, views: Sequence[View], written: Written
     """
     for source in (*suite.sets.values(), *suite.corrupted.values()):  # now, and not after hours
         columns_of(source, counter.loaded.classes)
+    for view in views:
+        counter.check(view)
     for view in views:
         for name, source in suite.sets.items():
             evaluator = counter.evaluator(source, view)

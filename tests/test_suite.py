@@ -194,7 +194,7 @@ def test_sizes_that_the_model_does_not_take(folder, val, tmp_path):
     p = weights.Preprocessing(224, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
     content = weights.Weights(model, variables, "mixer_s_16", {"depth": 1}, tuple(readable(WNIDS)), p, {"file": "none"})
     weights.save(tmp_path, content)
-    with pytest.raises(UserError, match="takes no images of 256 x 256 pixels"):
+    with pytest.raises(UserError, match="images of 256 x 256 pixels have 256"):
         evaluate.main([f"--weights={tmp_path}", f"--dataset={val}", "--image_size=256"])
 
 
