@@ -18,7 +18,7 @@ from imagenet_jax.data import locate
 from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluator import Counts, Evaluator, figures
+from imagenet_jax.evaluator import LOGITS, Counts, Evaluator, figures
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import hierarchy
 from imagenet_jax.worst import worst_classes
@@ -98,7 +98,22 @@ def summary(result: dict[str, Any]) -> str:
                 f"  {name}  top-1 {r['top1']:.2%}  top-5 {r['top5']:.2%}  loss {r['loss']:.4f}  macro precision "
                 f"{macro['precision']:.2%}  recall {macro['recall']:.2%}  F1 {macro['f1']:.2%}"
             )
+            lines.append(f"  {'':{len(name)}}  {_calibrated(r)}")
     return "\n".join(lines)
+
+
+def _calibrated(r: dict[str, Any]) -> str:
+    if r["top1_interval"] is None:
+        return f"no calibration: the logits take more than {LOGITS / 2**30:.0f} GiB"
+    low, high = r["top1_interval"]
+    text = f"top-1 95 % [{low:.2%}, {high:.2%}]"
+    if (c := r["calibration"]) is None:
+        return text + "  no calibration: some logits are not finite"
+    text += f"  ECE {c['ece']:.3f}  Brier {c['brier']:.3f}"
+    if t := c["temperature"]:
+        text += f"  T {t['value']:.2f}, fitted to {t['fitted_to']:,} images; ECE of the other {t['reported_on']:,} "
+        text += f"{t['before']['ece']:.3f}, with it {t['after']['ece']:.3f}"
+    return text
 
 
 def main(argv: list[str]) -> int:
