@@ -42,6 +42,8 @@ PREPROCESSING = {
     "std": (0.229, 0.224, 0.225),
 }
 
+AVERAGES = ("ema_decay", "swa_start", "lookahead", "schedule_free")  # the kinds of an average of the weights
+
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -110,8 +112,13 @@ def default() -> Config:
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
     c.mix_probability = 1.0  # of mixing at all, a step
     c.mix_switch = 0.5  # of CutMix, where both are on
-    c.ema_decay = 0.0  # of parameters and BN statistics, an update of the average; 0: off
-    c.ema_interval = 1  # steps from one update to the next
+    c.sam_rho = 0.0  # sharpness-aware: the gradient that counts is taken this far (L2) up the gradient, at twice the cost; 0: off
+    # One average of the weights may be kept, is evaluated beside them (named ema, whatever its kind), and used by predict.
+    c.ema_decay = 0.0  # exponential, of parameters and BN statistics: what an update keeps; 0: off
+    c.swa_start = 0.0  # the plain mean from this epoch on (SWA), with BN statistics of its own; 0: off
+    c.lookahead = 0.0  # slow weights that training returns to: at the end they keep this share an update; 0: off
+    c.schedule_free = 0.0  # beta: gradients are taken at this share of the average and 1 - beta of the parameters; 0: off
+    c.ema_interval = 1  # steps from one update to the next, of the first three
 
     # Learning rate, a function of the step alone.
     c.learning_rate = 0.1  # peak, at a batch of lr_batch

@@ -17,11 +17,13 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
+from imagenet_jax.models.layers import MOMENTS
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import Loss, cross_entropy, smoothed_targets, soft_cross_entropy
 from imagenet_jax.ops.mix import Mixing
-from imagenet_jax.optim import ema, masks
+from imagenet_jax.optim import averages, masks
 from imagenet_jax.optim.accumulate import accumulated
+from imagenet_jax.optim.averages import Average
 from imagenet_jax.optim.schedules import Schedule
 from imagenet_jax.state import TrainState
 
@@ -40,8 +42,9 @@ def make_train_step(
     std: Sequence[float],
     label_smoothing: float = 0.0,
     loss: Loss = soft_cross_entropy,
-    ema_decay: float = 0.0,
-    ema_interval: int = 1,
+    average: Average | None = None,
+    schedule_free: float = 0.0,
+    sam_rho: float = 0.0,
     mixing: Mixing | None = None,
     frozen: Sequence[str] = (),
     seed: int = 0,
@@ -53,6 +56,10 @@ def make_train_step(
     The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
     one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
     `mixing` is ops/mix.py's `mix` with its settings, or None; `seed` and the step decide what it draws, and what dropout drops.
+    `average` is kept in state.ema. With `schedule_free` = beta it is averages.schedule_free, and gradients are taken `between` it
+    and the parameters. With `sam_rho` the gradient is that at parameters + sam_rho * gradient / its norm (Foret et al. 2020, arXiv
+    2010.01412, equations 2 and 3), of the same batch, mixed and dropped alike; norm and gradients are those of the whole batch,
+    whatever devices and parts. Loss, top-1 and BN statistics are the first pass's, as in the authors' code.
     Parameters in whose paths one of the patterns `frozen` is found have no gradient, and no backward pass is computed for them.
     The state is split over the axis 'fsdp' of `mesh` (None: one device), as sharding.of_state says. Each device computes its rows
     in `accumulate` parts, which changes no result but what dropout draws; raises UserError where BN groups do not allow it.
@@ -86,19 +93,28 @@ def make_train_step(
         if mixing is not None:
             images, targets = mixing(key_of(state.step, MIXING), batch["image"], batch["target"])
             batch = {"image": images, "label": jnp.argmax(targets, axis=-1), "target": targets}
-        whole = sharding.gathered(mesh, state.params)
-        (objective, (right, batch_stats)), grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
-        grads = sharding.scattered(mesh, grads)
-        rate = schedule(state.step)
-        directions, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)
-        average = state.ema
-        if ema_decay:
-            average = ema.update(state.ema, {"params": params, "batch_stats": batch_stats}, ema_decay, state.step, ema_interval)
 
-        finite = jnp.isfinite(objective) & jnp.isfinite(optax.tree.norm(grads))
-        new = TrainState(state.step, params, batch_stats, opt_state, average)
-        kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, state)
+        def gradient_at(params: Any) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+            whole = sharding.gathered(mesh, params)
+            aux, grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
+            return aux, sharding.scattered(mesh, grads)
+
+        here = averages.between(schedule_free, state.params, state.ema) if schedule_free else state.params
+        (objective, (right, batch_stats)), grads = gradient_at(here)
+        finite = jnp.isfinite(objective) & jnp.isfinite(norm := optax.tree.norm(grads))
+        if sam_rho:
+            reach = sam_rho / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+            _, grads = gradient_at(jax.tree.map(lambda p, g: p + reach.astype(p.dtype) * g, here, grads))
+            finite &= jnp.isfinite(optax.tree.norm(grads))
+        rate = schedule(state.step)
+        directions, opt_state = optimizer.update(grads, state.opt_state, here)
+        params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, directions)
+        kept, going_on = state.ema, {"params": params, "batch_stats": batch_stats}
+        if average is not None:
+            kept, going_on = average(state.ema, going_on, state.step, rate)
+
+        new = TrainState(state.step, going_on["params"], going_on["batch_stats"], opt_state, kept)
+        new = jax.tree.map(lambda n, old: jnp.where(finite, n, old), new, state)
         count = batch["label"].shape[0]
         sums = {
             "images": jnp.asarray(count, jnp.int32),
@@ -107,9 +123,23 @@ def make_train_step(
             "nonfinite": 1 - finite.astype(jnp.int32),
             "learning_rate": rate,
         }
-        return kept.replace(step=state.step + 1), sums
+        return new.replace(step=state.step + 1), sums
 
     return train_step
+
+
+def make_moments_step(
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], seed: int = 0
+) -> Callable[[dict[str, Any], jax.Array, jax.Array], Any]:
+    """(variables, uint8 images, number of the batch) -> BatchNorm's statistics of this batch alone; {} without BatchNorm."""
+
+    def moments_step(variables: dict[str, Any], images: jax.Array, number: jax.Array) -> Any:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), number), DROPOUT)
+        images = normalize(images, mean, std, model.dtype)
+        _, found = model.apply(variables, images, train=True, mutable=["batch_stats", MOMENTS], rngs={"dropout": key})
+        return found.get(MOMENTS, {})
+
+    return moments_step
 
 
 def make_eval_step(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, distributed, finetune, logs, loop, record, runtime, sharding, validate
+from imagenet_jax import build, cli, distributed, finetune, logs, loop, moments, record, runtime, sharding, validate
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -61,7 +61,7 @@ def train(
     # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
-    train_step = jitted_step(c, model, optimizer, schedule, abstract, mesh)
+    train_step = jitted_step(c, model, optimizer, schedule, plan, abstract, mesh)
     init = finetune.describe(origin, train_data.classes)
     run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
     code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
@@ -101,11 +101,12 @@ def train(
 
         # ---- fit
         stop = min(plan.total, stop_after) if stop_after is not None else plan.total
-        host = loader.train_batches(
-            train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
-            rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
+        views = functools.partial(
+            loader.train_batches, train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
+            rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])),
             repeats=c["repeats"], broken=c["data"]["broken"], sizes=plan.sizes(c["train_sizes"]), **hosting,
         )  # fmt: skip
+        host, settle = views(start=start, stop=stop), moments.estimator(model, c, mesh, abstract, views)
         keep = ("image", "label")
         stopping = functools.partial(stop_asked, watchdog, agreed)
         silent = not runtime.is_main_process()
@@ -115,6 +116,7 @@ def train(
             evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, stopping)
             hooks = loop.Hooks(
                 log=functools.partial(log_window, journal, console, plan),
+                settle=settle,
                 save=checkpoints.save,
                 evaluate=evaluate,
                 tick=console.tick,
@@ -127,9 +129,11 @@ def train(
                     state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
                     save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps, max_skipped=c["max_skipped"],
                 )  # fmt: skip
+            done = int(state.step)
+            if agreed.signal is None or done == plan.total:  # a signal is in a hurry, and the next evaluation settles it
+                state = settle(state)
             checkpoints.save(state)
             checkpoints.wait()
-            done = int(state.step)
 
             # ---- final evaluation and report
             evaluated = False
@@ -147,14 +151,14 @@ def train(
 
 
 def jitted_step(
-    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, abstract: TrainState, mesh: Mesh
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, plan: Plan, abstract: TrainState, mesh: Mesh
 ) -> jax.stages.Wrapped:  # fmt: skip
     """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
         model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
-        ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"],
-        mesh=mesh, accumulate=c["accumulate"],
+        average=build.average(c, plan), schedule_free=c["schedule_free"], sam_rho=c["sam_rho"], mixing=build.mixing(c),
+        frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
     return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))

@@ -10,7 +10,7 @@ from imagenet_jax import step as steps
 from imagenet_jax.ops import losses
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy
-from imagenet_jax.optim import schedules
+from imagenet_jax.optim import averages, schedules
 
 CONFIG = {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
@@ -22,6 +22,9 @@ CONFIG = {
     "clip_norm": 0.0,
     "agc": 0.0,
     "ema_decay": 0.9,
+    "swa_start": 0.0,
+    "lookahead": 0.0,
+    "schedule_free": 0.0,
     "frozen": [],
     "bn_frozen": False,
     "layer_decay": 1.0,
@@ -40,7 +43,7 @@ def parts():
 
 def make(model, rate=0.1, **settings):
     schedule = schedules.make("constant", peak=rate, total_steps=10)
-    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, ema_decay=0.9, **VIEW, **settings))
+    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, average=averages.ema(0.9), **VIEW, **settings))
 
 
 def test_a_step_changes_every_part_of_the_state(parts):

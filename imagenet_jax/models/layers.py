@@ -18,6 +18,7 @@ from imagenet_jax.errors import UserError
 
 Dtype = Any
 
+MOMENTS = "moments"  # a collection that, where it is mutable, receives each BatchNorm's mean and var of the batch
 RUNNING = -1  # as the group of a BatchNorm: none, the running statistics serve in training too
 
 # torchvision's kaiming_normal_(mode="fan_out", nonlinearity="relu"): He et al. 2015 (arXiv 1502.01852), equation 14.
@@ -68,7 +69,8 @@ class BatchNorm(nn.Module):
     communication; with 0, every layer costs an all-reduce forward and another backward. RUNNING: training too normalises
     with the running statistics, and keeps them.
     x: (n, ..., channels); the result has x's shape and `dtype`. Parameters scale, bias; batch_stats mean, var.
-    Statistics are float32 or wider. Raises UserError where `group` does not divide n, or one value alone is normalised.
+    Statistics are float32 or wider.
+    The batch's own go to MOMENTS, if asked for. Raises UserError where `group` does not divide n, or one value alone is normalised.
     """
 
     group: int = 0
@@ -101,6 +103,8 @@ class BatchNorm(nn.Module):
                 count = group * math.prod(x.shape[1:-1])
                 # torch keeps the unbiased variance in running_var but normalises with the biased one.
                 unbiased = jnp.mean(variance, 0) * (count / (count - 1))
+                for name, moment in (("mean", mean.value + jnp.mean(shift, 0)), ("var", unbiased)):
+                    self.sow(MOMENTS, name, moment, reduce_fn=lambda _, new: new, init_fn=lambda: None)
                 mean.value += (1 - self.momentum) * jnp.mean(shift, 0).astype(stats_dtype)
                 var.value = self.momentum * var.value + (1 - self.momentum) * unbiased.astype(stats_dtype)
             shift, variance = _grouped(shift, centred.ndim), _grouped(variance, centred.ndim)

@@ -153,6 +153,15 @@ def make(
     return optax.chain(*chain, function(Decay(add, applies), **settings))
 
 
+def without_momentum(name: str, settings: Mapping[str, float | bool]) -> None:
+    """Raise UserError where the named optimizer with its `settings` keeps a momentum, whose place schedule-free learning takes."""
+    for key, value in {**(OPTIMIZERS[name].__kwdefaults__ if name in OPTIMIZERS else {}), **settings}.items():
+        if key in ("momentum", "b1") and value:
+            raise UserError(
+                f"schedule_free takes momentum's place, and {name} has {key}={value}. Set --config.optimizer.{key}=0.0."
+            )
+
+
 def scale(factors: Mapping[str, float]) -> optax.GradientTransformation:
     """Multiply the direction of each parameter by the factor of its path: a learning rate of its own."""
     return optax.stateless(lambda updates, _: tree.map_with_path(lambda path, u: u * factors[path], updates))
