@@ -75,6 +75,8 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
     validate.config(chosen, devices=mesh.size)
     c = config.plain(chosen)
+    if c["distill"]["weights"]:
+        raise UserError("aot compiles no teacher. Set --config.distill.weights='' to compile the student's step.")
     model = build.model(c, num_classes)
     plan = Plan(c, EXAMPLES)
     schedule, _ = build.schedule(c, plan)

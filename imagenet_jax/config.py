@@ -21,7 +21,7 @@ from imagenet_jax.errors import UserError, unknown
 # What a rerun may change: no result depends on it, but for the order of sums and, with `accumulate`, what dropout draws. Every
 # other difference from the frozen config is refused.
 FREE_ON_RESUME = (
-    "mesh.fsdp", "accumulate",
+    "mesh.fsdp", "accumulate", "distill.weights",  # where the teacher lies: what it is, record.freeze checks
     "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "max_skipped", "stall_seconds",
     "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
@@ -108,6 +108,11 @@ def default() -> Config:
     c.loss = "softmax"  # or sigmoid: a yes or no for each class, summed over them; sigmoid_mean: their mean (timm)
     c.bce_target_threshold = 0.0  # sigmoid losses: targets above it become 1, others 0, after mixing; 0: as they are
     c.label_smoothing = 0.0
+    c.distill = config_dict.ConfigDict()
+    c.distill.weights = ""  # a folder of weights or a run that teaches; the same one is needed to resume; "": no teacher
+    c.distill.kind = "soft"  # its probabilities (Hinton); hard: the class it chooses (DeiT)
+    c.distill.alpha = 0.5  # what the teacher's part of the loss weighs; 1 - alpha is the labels'
+    c.distill.temperature = 1.0  # of soft
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
     c.mix_probability = 1.0  # of mixing at all, a step

@@ -45,13 +45,16 @@ def make_train_step(
     average: Average | None = None,
     schedule_free: float = 0.0,
     sam_rho: float = 0.0,
+    taught: Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
     mixing: Mixing | None = None,
     frozen: Sequence[str] = (),
     seed: int = 0,
     mesh: Mesh | None = None,
     accumulate: int = 1,
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Sums]]:
+) -> Callable[..., tuple[TrainState, Sums]]:
     """(state, {"image": uint8 (n, h, w, 3), "label": int32 (n,)}) -> (state, sums over the batch).
+
+    With a teacher, its variables are a third argument, and `taught` (distill.py) is the objective instead of `loss`.
 
     The sums: "images", "loss" (the training objective), "top1" (of the augmented images, against their labels; of a mixed
     one, against the label with the larger share), "nonfinite" (1 where the step was skipped) and "learning_rate".
@@ -69,21 +72,23 @@ def make_train_step(
     def key_of(step: jax.Array, purpose: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), purpose)
 
-    def loss_fn(params: Any, batch_stats: Any, batch: dict[str, jax.Array], dropout: jax.Array) -> tuple[jax.Array, Any]:
+    def loss_fn(params: Any, fixed: Any, batch: dict[str, jax.Array], dropout: jax.Array) -> tuple[jax.Array, Any]:
+        batch_stats, teacher = fixed
         images = normalize(batch["image"], mean, std, model.dtype)
         still = masks.frozen(params, frozen)
         params = jax.tree.map(lambda p, stop: jax.lax.stop_gradient(p) if stop else p, params, still)
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout})
         right = jnp.sum(topk.correct(logits, batch["label"], 1))
-        return jnp.mean(loss(logits, batch["target"])), (right, updated.get("batch_stats", {}))
+        each = loss(logits, batch["target"]) if taught is None else taught(teacher, batch["image"], logits, batch["target"])
+        return jnp.mean(each), (right, updated.get("batch_stats", {}))
 
     if accumulate > 1:
         gradient = accumulated(loss_fn, mesh, accumulate, max(1, model.bn_group))
     else:
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Sums]:
+    def train_step(state: TrainState, batch: dict[str, jax.Array], teacher: Any = None) -> tuple[TrainState, Sums]:
         if accumulate > 1 and state.batch_stats and not model.bn_group:
             raise UserError(
                 f"accumulate={accumulate} computes a batch in parts, but bn_group=0 normalises over all of it. "
@@ -96,7 +101,7 @@ def make_train_step(
 
         def gradient_at(params: Any) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
             whole = sharding.gathered(mesh, params)
-            aux, grads = gradient(whole, state.batch_stats, batch, key_of(state.step, DROPOUT))
+            aux, grads = gradient(whole, (state.batch_stats, teacher), batch, key_of(state.step, DROPOUT))
             return aux, sharding.scattered(mesh, grads)
 
         here = averages.between(schedule_free, state.params, state.ema) if schedule_free else state.params

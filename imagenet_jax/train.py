@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, distributed, finetune, logs, loop, moments, record, runtime, sharding, validate
+from imagenet_jax import build, cli, distill, distributed, finetune, logs, loop, moments, record, runtime, sharding, validate
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -61,16 +61,18 @@ def train(
     # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
-    train_step = jitted_step(c, model, optimizer, schedule, plan, abstract, mesh)
+    teacher = distill.find(c, train_data.classes, mesh)
+    teaching = (teacher.variables,) if teacher else ()
+    train_step = jitted_step(c, model, optimizer, schedule, plan, abstract, mesh, teacher)
     init = finetune.describe(origin, train_data.classes)
-    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
+    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init, teacher and teacher.said)
     code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
-    same = {"config": c, "weights": init, "data": run["dataset"], "pixels": run["preprocessing"]}
+    same = {"config": c, "weights": [init, run["distill"]], "data": run["dataset"], "pixels": run["preprocessing"]}
     distributed.check_same(flags=flags, code=code, **same)
     print(record.summary(run, peak, mesh), flush=True)
 
     if dry_run:
-        print(record.memory(train_step, abstract, c, mesh))
+        print(record.memory(train_step, abstract, c, mesh, *teaching))
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
@@ -126,8 +128,9 @@ def train(
                 evaluate(start, state)
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 state = loop.fit(
-                    state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
-                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps, max_skipped=c["max_skipped"],
+                    state, lambda state, batch: train_step(state, batch, *teaching), batches, hooks, start=start, stop=stop,
+                    log_interval=c["log_interval"], save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                    max_skipped=c["max_skipped"],
                 )  # fmt: skip
             done = int(state.step)
             if agreed.signal is None or done == plan.total:  # a signal is in a hurry, and the next evaluation settles it
@@ -151,17 +154,23 @@ def train(
 
 
 def jitted_step(
-    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, plan: Plan, abstract: TrainState, mesh: Mesh
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, plan: Plan, abstract: TrainState, mesh: Mesh,
+    teacher: distill.Teacher | None = None,
 ) -> jax.stages.Wrapped:  # fmt: skip
-    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
+    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation).
+
+    With a teacher, its variables are the third argument.
+    """
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
         model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=c["label_smoothing"], loss=build.loss(c),
-        average=build.average(c, plan), schedule_free=c["schedule_free"], sam_rho=c["sam_rho"], mixing=build.mixing(c),
-        frozen=c["frozen"], seed=c["seed"], mesh=mesh, accumulate=c["accumulate"],
+        average=build.average(c, plan), schedule_free=c["schedule_free"], sam_rho=c["sam_rho"],
+        taught=teacher and teacher.objective, mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh,
+        accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))
+    given = (where, split, whole) if teacher else (where, split)
+    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=(where, whole))
 
 
 def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:

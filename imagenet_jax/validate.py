@@ -25,6 +25,8 @@ def config(c: Config, *, devices: int) -> None:
     _patterns(c)
     _pixels(c)
     _averages(c)
+    if not 0 < c.distill.alpha <= 1 or not 0 < c.distill.temperature < math.inf:
+        raise UserError(f"distill.alpha={c.distill.alpha} must lie in (0, 1], distill.temperature={c.distill.temperature} above 0.")
     if c.data.broken not in BROKEN:
         raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
     if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:

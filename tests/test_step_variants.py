@@ -1,4 +1,4 @@
-"""Sharpness-aware and schedule-free steps against references written out by hand, in float64; BN statistics of an average."""
+"""Sharpness-aware, schedule-free and taught steps against references written by hand, in float64; an average's BN statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from imagenet_jax import build, moments, sharding, tree
+from imagenet_jax import build, distill, moments, sharding, tree
 from imagenet_jax import config as configs
 from imagenet_jax import step as steps
 from imagenet_jax.ops.images import normalize
@@ -120,6 +120,24 @@ def test_schedule_free_learning_is_optaxs(x64):
         updates, state = theirs.update(g, state, y)
         y = optax.apply_updates(y, updates)
     assert_same(ours.variables("ema")["params"], optax.contrib.schedule_free_eval_params(state, y))
+
+
+def test_a_taught_step_asks_the_teacher_about_the_same_pixels_in_its_own_preprocessing(x64):
+    """The loss by hand: 0.3 of the labels' and 0.7 of the divergence from the teacher, as in evaluation, with a mean of its own."""
+    c = {**CONFIG, "distill": {"weights": "", "kind": "soft", "alpha": 0.7, "temperature": 2.0}}
+    model, plan, batch = build.model(c, 5), Plan(c, 8), next(batches())
+    rate, _ = build.schedule(c, plan)
+    state, teacher = (jax.jit(build.state_init(model, c))(jax.random.key(i)) for i in (0, 1))
+    taught = distill.objective(c, model, (0.4, 0.4, 0.4), (0.1, 0.2, 0.3))
+    step = steps.make_train_step(model, build.optimizer(c), rate, mean=c["mean"], std=c["std"], taught=taught)
+    new, sums = jax.jit(step)(state, batch, teacher.variables())
+    images = jnp.asarray(batch["image"]) / 255
+    theirs = model.apply(teacher.variables(), (images - 0.4) / jnp.asarray([0.1, 0.2, 0.3]).reshape(1, 1, 1, 3))
+    ours, _ = model.apply(state.variables(), (images - 0.5) / 0.25, train=True, mutable=["batch_stats"])
+    labels = optax.softmax_cross_entropy_with_integer_labels(ours, batch["label"]).sum()
+    divergence = 4 * optax.kl_divergence(jax.nn.log_softmax(ours / 2), jax.nn.softmax(theirs / 2)).sum()
+    assert float(sums["loss"]) == pytest.approx(float(0.3 * labels + 0.7 * divergence), rel=1e-6)
+    assert {path for path, _ in tree.paths(new)} == {path for path, _ in tree.paths(state)}  # nothing of the teacher
 
 
 def test_bn_statistics_of_an_average_are_the_mean_over_the_last_batches(x64, monkeypatch):
