@@ -105,15 +105,15 @@ def loss(config: dict[str, Any]) -> losses.Loss:
     return losses.make(config["loss"], config["bce_target_threshold"])
 
 
+def model_init(model: Any, config: dict[str, Any]) -> Any:
+    """Key -> the model's random variables."""
+    size = config["image_size"]  # MLP-Mixer's parameters depend on it
+    return lambda key: model.init(key, jax.numpy.zeros((1, size, size, 3), model.dtype), train=False)
+
+
 def state_init(model: Any, config: dict[str, Any]) -> Any:
     """Key -> TrainState at step 0, to be jitted."""
-    size = config["image_size"]  # MLP-Mixer's parameters depend on it
-    blank = jax.ShapeDtypeStruct((1, size, size, 3), model.dtype)
-
-    def init_model(key: jax.Array) -> dict[str, Any]:
-        return model.init(key, jax.numpy.zeros(blank.shape, blank.dtype), train=False)
-
-    return make_init(init_model, optimizer(config), with_ema=any(config[key] for key in AVERAGES))
+    return make_init(model_init(model, config), optimizer(config), with_ema=any(config[key] for key in AVERAGES))
 
 
 def state_from(config: dict[str, Any]) -> Any:

@@ -94,6 +94,7 @@ def default() -> Config:
     c.mesh = config_dict.ConfigDict()
     c.mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and averages, each holding a part
     c.eval_flip = False  # evaluation averages the logits of each image and its mirror image; every result says so
+    c.eval_translate = 0  # and those of the image moved by so many pixels up-left and down-right, which weigh half
 
     # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. They are
     # keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; else its defaults hold.

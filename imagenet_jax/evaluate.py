@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from PIL import Image
 from tqdm import tqdm
 
-from imagenet_jax import cli, distributed, infer, loop, processes, runtime, sharding
+from imagenet_jax import cli, distributed, infer, loop, processes, record, runtime, sharding
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader, locate, order
 from imagenet_jax.data.augment import central
@@ -52,7 +52,7 @@ class Counts:
 class Evaluator:
     """The jitted evaluation of one model on one split; `count` may be called with ever new weights.
 
-    With `flip`, what is counted is the mean of an image's logits and those of its mirror image; samples show the image's alone.
+    With `flip` and `translate`, what is counted are mean logits over several views of an image (step.py); samples show one view's.
     """
 
     def __init__(
@@ -66,12 +66,14 @@ class Evaluator:
         std: tuple[float, ...],
         batch_size: int,
         flip: bool = False,
+        translate: int = 0,
         hosting: dict[str, int] | None = None,
     ):
-        self.source, self.pixels, self.mesh, self.batch_size, self.flip = source, pixels, mesh, batch_size, flip
+        self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
+        self.views = {"flip": flip, "translate": translate}
         self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
-        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), flip=flip)
+        step = steps.make_eval_step(model, mean=mean, std=std, num_classes=len(source.classes), **self.views)
         self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=place)
         self._zero = jax.jit(lambda: steps.zero_sums(len(source.classes)), out_shardings=place)
         predict = steps.make_predict_step(model, mean=mean, std=std)
@@ -131,15 +133,15 @@ class Evaluator:
         ids = np.sort(order.permute(np.arange(count), len(self.source), order.hash64(0)))
         size = -(-count // self.mesh.size) * self.mesh.size
         images = np.zeros((size, self.pixels.image_size, self.pixels.image_size, 3), np.uint8)
-        records = [self.source.read(int(i)) for i in ids]
+        examples = [self.source.read(int(i)) for i in ids]
         writes = runtime.is_main_process()
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
-        for record, index, slot in zip(records, ids, images, strict=False):
-            self._view(record.image, self.pixels.antialias, slot)
+        for example, index, slot in zip(examples, ids, images, strict=False):
+            self._view(example.image, self.pixels.antialias, slot)
             if writes:
                 small = np.empty((THUMBNAIL, THUMBNAIL, 3), np.uint8)
-                self._view(record.image, True, small)
+                self._view(example.image, True, small)
                 Image.fromarray(small).save(folder / f"{index:08d}.jpg", quality=90)
         first, share = sharding.rows_of_process(size)
         on_device = sharding.put_batch(self.mesh, {"image": images[first : first + share]})["image"]
@@ -148,12 +150,12 @@ class Evaluator:
         return [
             {
                 "thumbnail": f"{folder.name}/{index:08d}.jpg",
-                "file_name": record.name,
-                "label": record.label,
-                "label_name": self.source.classes[record.label],
+                "file_name": example.name,
+                "label": example.label,
+                "label_name": self.source.classes[example.label],
                 **{name: self._top(p[i]) for name, p in shown.items()},
             }
-            for i, (record, index) in enumerate(zip(records, ids, strict=True))
+            for i, (example, index) in enumerate(zip(examples, ids, strict=True))
         ]
 
     def _view(self, data: bytes, antialias: bool, out: np.ndarray) -> None:
@@ -188,7 +190,7 @@ def write(
         "step": step,
         "images": len(source),
         "encoding": source.encoding,
-        "preprocessing": run["preprocessing"] | {"flip": evaluator.flip},
+        "preprocessing": run["preprocessing"] | evaluator.views,
         "decoder": run["preprocessing"]["decoder"],
         "versions": runtime.versions(),
         "devices": runtime.devices(),
@@ -219,8 +221,7 @@ def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path
 def summary(result: dict[str, Any]) -> str:
     """The lines that a person wants to see."""
     step = f", step {result['step']:,}" if result["step"] else ""
-    mirrored = ", with mirror images" if result["preprocessing"]["flip"] else ""
-    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}{mirrored}"]
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}{record.views(result['preprocessing'])}"]
     for name in ("raw", "ema"):
         if r := result[name]:
             macro = r["macro"]
@@ -255,6 +256,7 @@ def main(argv: list[str]) -> int:
     evaluator = Evaluator(
         loaded.model, source, loaded.pixels, mesh, batch_size=batch_size,
         mean=loaded.mean, std=loaded.std, flip=config.get("eval_flip", False),
+        translate=config.get("eval_translate", 0),
     )  # fmt: skip
     with loop.out_of_memory_hint(batch_size, mesh.size, "--batch_size"):
         counts = evaluator.count(loaded.weights, progress=True)
@@ -277,11 +279,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _source(flags: argparse.Namespace, record: dict[str, Any]) -> Source:
+def _source(flags: argparse.Namespace, run: dict[str, Any]) -> Source:
     """The data that the flags name, else the run's."""
     if flags.dataset:
         return open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split or "validation")
-    data, recorded = record["dataset"], locate.place(record["data_dir"])
+    data, recorded = run["dataset"], locate.place(run["data_dir"])
     data_dir = recorded if flags.data_dir is None and recorded.is_dir() else locate.data_dir(flags.data_dir)
     return open_source(data_dir, f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
 

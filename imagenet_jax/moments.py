@@ -4,6 +4,7 @@ The statistics that were averaged along with the weights are other networks'. Fo
 together, that serves; SWA and schedule-free learning need their own (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,6 +47,6 @@ def estimator(
             found = jax.block_until_ready(of_batch(variables, images, number))
             total = found if total is None else jax.tree.map(lambda a, b: a + b, total, found)
         mean = jax.tree.map(lambda x: x / len(numbers), total)
-        return state.replace(ema={**state.ema, "batch_stats": jax.device_put(mean, where)})
+        return dataclasses.replace(state, ema={**state.ema, "batch_stats": jax.device_put(mean, where)})
 
     return estimate

@@ -40,6 +40,27 @@ def sgd_cosine(c: Config) -> None:
     c.label_smoothing = 0.1
 
 
+def airbench94(c: Config) -> None:
+    """CIFAR-10 in 476 steps of 1024 (Keller Jordan 2024, arXiv 2404.00498; cifar10-airbench, legacy/airbench94.py).
+
+    Its learning rate of 11.5 and weight decay of 0.0153 are for 1024 examples, without the gain 1 + 1 / (1 - momentum) of
+    Nesterov's momentum, and the decay without the rate. The slow weights of lookahead are what it ends with: `ema` here. Not as
+    there: the whitening layer's bias learns to the end, there for 3 epochs (it saves their backward pass).
+    """
+    gain = 1 + 1 / (1 - 0.85)
+    c.augment = (("flip", {"alternating": True}), ("translate", {"padding": 2}))
+    c.crop_ratio, c.mean, c.std, c.image_size = 1.0, CIFAR_MEAN, CIFAR_STD, 32
+    c.epochs, c.batch_size = 476 * 1024 / 50_000, 1024
+    c.frozen = (r"^whiten/kernel$",)
+    c.optimizer.update(name="sgd", momentum=0.85, nesterov=True)
+    c.learning_rate, c.lr_batch = 11.5 / gain, 1024
+    c.schedule, c.schedule_points = "piecewise", ((0, 0.2), (109 / 476 * c.epochs, 1.0), (c.epochs, 0.07))
+    c.weight_decay, c.no_weight_decay = 0.0153 / 11.5, ()
+    c.label_smoothing = 0.2
+    c.lookahead, c.ema_interval = 0.95**5, 5
+    c.eval_flip, c.eval_translate, c.eval_interval_epochs = True, 1, 0.0
+
+
 # ---- pieces that several recipes share
 
 HALF = (0.5, 0.5, 0.5)  # mean and std of images that become -1 .. 1

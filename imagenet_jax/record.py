@@ -89,6 +89,7 @@ def describe(
             "interpolation": c["interpolation"],
             "antialias": c["antialias"],
             "flip": c["eval_flip"],
+            "translate": c["eval_translate"],
             "mean": c["mean"],
             "std": c["std"],
             "decoder": {"name": pixels.engine.name, "version": pixels.engine.version},
@@ -170,8 +171,7 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
         f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
         "views": ", ".join(f"from epoch {epoch:g} {side} x {side}" for epoch, side in c["train_sizes"]) or "of the same size",
-        "evaluation": f"central crop of {c['crop_ratio']:g}"
-        + (", logits averaged with the mirror image's" if c["eval_flip"] else ""),
+        "evaluation": f"central crop of {c['crop_ratio']:g}{views(record['preprocessing'])}",
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
@@ -181,6 +181,12 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
     }
     lines = [f"{name:14s} {value}" for name, value in rows.items()]
     return "\n".join([*lines, "", "config", *(f"  {line}" for line in flat(c))]) + "\n"
+
+
+def views(preprocessing: dict[str, Any]) -> str:
+    """Which views of an image an evaluation averages over, as a part of a line; "" for one alone."""
+    moved = f", moved by {preprocessing['translate']} px" if preprocessing.get("translate") else ""
+    return ", with mirror images" * bool(preprocessing.get("flip")) + moved
 
 
 def _teacher(said: dict[str, Any] | None) -> str:

@@ -4,7 +4,7 @@ The training step never lets a non-finite loss or gradient touch the state: para
 stay as they are, and only `step`, the position in the data, moves on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import jax
@@ -148,20 +148,19 @@ def make_moments_step(
 
 
 def make_eval_step(
-    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int, flip: bool = False
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], num_classes: int, flip: bool = False, translate: int = 0
 ) -> Callable[[dict[str, Any], Sums, dict[str, jax.Array]], tuple[Sums, jax.Array]]:
     """(variables, sums so far, batch with "mask") -> (sums, loss sum of this batch). Padded examples count nowhere.
 
     The sums are integers, so they are exact and do not depend on batch size or devices: "images", "top1", "top5", "confusion"
     (classes, classes). Start from `zero_sums`. Loss sums go out a batch at a time, to be added in float64 on the host. With `flip`,
-    logits are the mean of those of the image and its mirror image.
+    logits are the mean of those of the image and its mirror image, with `translate` also of images moved by so many pixels, where
+    the edge is reflected (both as in airbench, arXiv 2404.00498, section 3.5).
     """
 
     def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array]:
         images = normalize(batch["image"], mean, std, model.dtype)
-        logits = _logits(model, variables, images)
-        if flip:
-            logits = (logits + _logits(model, variables, images[:, :, ::-1])) / 2
+        logits = sum(weight * _logits(model, variables, view) for weight, view in _views(images, flip, translate))
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {
@@ -173,6 +172,18 @@ def make_eval_step(
         return new, jnp.sum(losses)
 
     return eval_step
+
+
+def _views(images: jax.Array, flip: bool, translate: int) -> Iterator[tuple[float, jax.Array]]:
+    """(weight, view): the images; moved too, together as heavy, by `translate` pixels up-left and down-right; each mirrored too."""
+    moved = [(1.0, images)]
+    if translate:
+        height, width = images.shape[1:3]
+        margin = (translate, translate)
+        padded = jnp.pad(images, ((0, 0), margin, margin, (0, 0)), mode="reflect")
+        moved = [(0.5, images), *((0.25, padded[:, at : at + height, at : at + width]) for at in (2 * translate, 0))]
+    for weight, view in moved:
+        yield from ((weight / 2, view), (weight / 2, view[:, :, ::-1])) if flip else ((weight, view),)
 
 
 def zero_sums(num_classes: int) -> Sums:

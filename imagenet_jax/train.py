@@ -6,7 +6,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,6 @@ def train(
     augmentation = augment.chain(c["augment"])
     engine = decode.engine(c["data"]["decoder"], c["interpolation"])
     pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
-    hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
     # ---- model, optimizer, learning rate
     model = build.model(c, len(train_data.classes))
@@ -76,7 +75,7 @@ def train(
         return cli.FINISHED
     evaluator = evaluation.Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], hosting=hosting,
+        mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], translate=c["eval_translate"], hosting=hosting(c),
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -98,16 +97,12 @@ def train(
             print(f"Resuming {workdir} at step {start:,}.", flush=True)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                make, given = finetune.start(origin, init, model, c, abstract)
+                make, given = finetune.start(origin, init, model, c, abstract, functools.partial(loader.first, train_data, pixels))
                 state = jax.jit(make, out_shardings=where)(given)
 
         # ---- fit
         stop = min(plan.total, stop_after) if stop_after is not None else plan.total
-        views = functools.partial(
-            loader.train_batches, train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
-            rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])),
-            repeats=c["repeats"], broken=c["data"]["broken"], sizes=plan.sizes(c["train_sizes"]), **hosting,
-        )  # fmt: skip
+        views = training_views(c, plan, train_data, pixels, augmentation)
         host, settle = views(start=start, stop=stop), moments.estimator(model, c, mesh, abstract, views)
         keep = ("image", "label")
         stopping = functools.partial(stop_asked, watchdog, agreed)
@@ -117,13 +112,9 @@ def train(
             batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
             evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, stopping)
             hooks = loop.Hooks(
-                log=functools.partial(log_window, journal, console, plan),
-                settle=settle,
-                save=checkpoints.save,
-                evaluate=evaluate,
-                tick=console.tick,
-                stopping=stopping,
-            )
+                log=functools.partial(log_window, journal, console, plan), settle=settle, save=checkpoints.save,
+                evaluate=evaluate, tick=console.tick, stopping=stopping,
+            )  # fmt: skip
             if start in plan.eval_steps:  # a stop may have cut this evaluation off
                 evaluate(start, state)
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
@@ -171,6 +162,22 @@ def jitted_step(
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
     given = (where, split, whole) if teacher else (where, split)
     return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=(where, whole))
+
+
+def training_views(
+    c: dict[str, Any], plan: Plan, source: sources.Source, pixels: loader.Pixels, augmentation: augment.Chain
+) -> Callable[..., Generator[loader.Batch]]:
+    """(start=, stop=) -> this process's share of the training batches of these steps."""
+    return functools.partial(
+        loader.train_batches, source, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
+        rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), repeats=c["repeats"], broken=c["data"]["broken"],
+        sizes=plan.sizes(c["train_sizes"]), **hosting(c),
+    )  # fmt: skip
+
+
+def hosting(c: dict[str, Any]) -> dict[str, int]:
+    """How many threads and processes decode, and how far ahead."""
+    return {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
 
 def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
@@ -261,11 +268,10 @@ def log_evaluation(
     """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
         counts = evaluator.count(weights_of(state), stopping=stopping, progress=True)
-    mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
-            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{mirrored}"
+            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{record.views(evaluator.views)}"
         )
         journal.write(
             {

@@ -14,7 +14,7 @@ POSITIVE = (
 ZERO_IS_OFF = (
     "weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size", "keep_every",
     "max_skipped", "stall_seconds", "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs",
-    "sam_rho", "swa_start",
+    "sam_rho", "swa_start", "eval_translate",
 )  # fmt: skip
 
 

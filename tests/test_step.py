@@ -198,6 +198,20 @@ def test_flipping_averages_the_logits_of_an_image_and_its_mirror_image(parts):
     assert float(flipped_loss) == pytest.approx(float(jnp.sum(cross_entropy(mean, batch["label"]))), rel=1e-5)
 
 
+def test_moving_averages_the_logits_of_six_views(parts):
+    """airbench's: half the weight to the image, a quarter each to it moved up-left and down-right, each mirrored too."""
+    model, state, batch = parts
+    batch = {**batch, "mask": np.ones(len(batch["label"]), bool)}
+    step = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, translate=1, **VIEW))
+    _, loss = step(state.variables(), steps.zero_sums(5), batch)
+    padded = np.pad(batch["image"], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    mean = jnp.zeros((8, 5))
+    for weight, moved in ((0.5, padded[:, 1:17, 1:17]), (0.25, padded[:, :16, :16]), (0.25, padded[:, 2:, 2:])):
+        for view in mirrored(moved):
+            mean += weight / 2 * model.apply(state.variables(), normalize(view, VIEW["mean"], VIEW["std"], jnp.float32))
+    assert float(loss) == pytest.approx(float(jnp.sum(cross_entropy(mean, batch["label"]))), rel=1e-5)
+
+
 def mirrored(images):
     return jnp.asarray(images), jnp.asarray(images)[:, :, ::-1]
 

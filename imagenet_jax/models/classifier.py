@@ -8,7 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models import convnext, densenet, efficientnet, mixer, mobilenet, nfnet, regnet, resnet, resnet_cifar, vgg, vit
+from imagenet_jax.models import (
+    airbench,
+    convnext,
+    densenet,
+    efficientnet,
+    mixer,
+    mobilenet,
+    nfnet,
+    regnet,
+    resnet,
+    resnet_cifar,
+    vgg,
+    vit,
+)
 from imagenet_jax.models.layers import Classifier, Dtype
 
 ZOO: dict[str, Callable[..., Classifier]] = {
@@ -92,6 +105,7 @@ ZOO: dict[str, Callable[..., Classifier]] = {
     "resnet44": resnet_cifar.resnet44,
     "resnet56": resnet_cifar.resnet56,
     "resnet110": resnet_cifar.resnet110,
+    "airbench94": airbench.airbench94,
 }
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 # What `create` names itself, and what Linen adds to every module.

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagenet_jax.errors import UserError
 
@@ -55,6 +56,12 @@ class Classifier(nn.Module):
         """The features, and with `head` also "logits": the one method that each family writes."""
         raise NotImplementedError
 
+    first_images = 0  # of the training split, uint8 views as in evaluation, normalised, that `begin` asks for
+
+    def begin(self, variables: Any, images: np.ndarray) -> Any:
+        """The variables to start a training with, of those that `init` makes; for a model that looks at `first_images`."""
+        return variables
+
     @property
     def wide(self) -> Dtype:
         """The dtype of pooled features and logits."""
@@ -79,14 +86,17 @@ class BatchNorm(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    affine: bool = True  # whether there are a scale and a bias
     train: bool = False  # normalise with the batch's statistics and update the running ones; else use the running ones
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         stats_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
-        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        scale, bias = jnp.ones((channels,), self.param_dtype), jnp.zeros((channels,), self.param_dtype)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), stats_dtype)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), stats_dtype)
 

@@ -155,11 +155,10 @@ def make(
 
 def without_momentum(name: str, settings: Mapping[str, float | bool]) -> None:
     """Raise UserError where the named optimizer with its `settings` keeps a momentum, whose place schedule-free learning takes."""
-    for key, value in {**(OPTIMIZERS[name].__kwdefaults__ if name in OPTIMIZERS else {}), **settings}.items():
+    defaults = getattr(OPTIMIZERS.get(name), "__kwdefaults__", {})
+    for key, value in {**defaults, **settings}.items():
         if key in ("momentum", "b1") and value:
-            raise UserError(
-                f"schedule_free takes momentum's place, and {name} has {key}={value}. Set --config.optimizer.{key}=0.0."
-            )
+            raise UserError(f"schedule_free is the momentum, but {name} has {key}={value}. Set --config.optimizer.{key}=0.0.")
 
 
 def scale(factors: Mapping[str, float]) -> optax.GradientTransformation:
