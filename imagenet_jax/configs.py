@@ -15,6 +15,10 @@ hours on three machines, and the top-1 accuracy that their source states. Operat
 configs.py has the formula): not measured, and without input, evaluation and communication. Targets are not measurements
 either; the header of a config has its source, and what was measured."""
 
+FOOT = """\
+EFLOP: 1e18 operations to train. These and the hours (h) are estimates, of training steps alone: no input, evaluation, communication.
+Targets are what the source states. Nothing here was measured."""
+
 IMAGES = {  # of a data set's split
     ("imagenet2012", "train"): recipes.IMAGENET_TRAIN,
     ("imagenet2012", "train[:99%]"): round(0.99 * recipes.IMAGENET_TRAIN),
@@ -56,10 +60,7 @@ def main(argv: list[str]) -> int:
     for row in rows():
         times = "".join(f"{h:>10.2g}" for h in row.hours)
         print(f"{row.name:<22}{row.epochs:>8.4g}{row.images / 1e6:>8.1f} M{row.flops / 1e18:>9.3g}{times}  {row.target}")
-    print(
-        "\nEFLOP: 1e18 operations to train. These and the hours (h) are estimates, of training steps alone, without input, evaluation"
-    )
-    print("and communication; targets are what the source states. Nothing here was measured.")
+    print(f"\n{FOOT}")
     return cli.FINISHED
 
 
