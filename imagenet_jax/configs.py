@@ -16,13 +16,14 @@ configs.py has the formula): not measured, and without input, evaluation and com
 either; the header of a config has its source, and what was measured."""
 
 FOOT = """\
-EFLOP: 1e18 operations to train. These and the hours (h) are estimates, of training steps alone: no input, evaluation, communication.
+EFLOP: 1e18 operations to train. These and the hours (h) are estimates, of training steps alone: no input, evaluation, network.
 Targets are what the source states. Nothing here was measured."""
 
 IMAGES = {  # of a data set's split
     ("imagenet2012", "train"): recipes.IMAGENET_TRAIN,
     ("imagenet2012", "train[:99%]"): round(0.99 * recipes.IMAGENET_TRAIN),
     ("cifar10_jpeg", "train"): 50_000,
+    ("web", "train"): recipes.WEB_TRAIN,
 }
 
 

@@ -9,6 +9,7 @@ import math
 from imagenet_jax.config import Config
 
 IMAGENET_TRAIN = 1_281_167  # images
+WEB_TRAIN = 303_000_000  # images of JFT-300M (arXiv 2010.11929, section 4.1)
 
 IMAGENET_AUGMENT = (
     ("random_resized_crop", {"area": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}),
@@ -314,6 +315,23 @@ def big_vision(c: Config, epochs: float) -> None:
     c.clip_norm = 1.0
     c.learning_rate, c.lr_scaling = 1e-3, "none"
     c.weight_decay, c.no_weight_decay = 1e-4 / 1e-3, NOT_KERNELS
+
+
+def web(c: Config) -> None:
+    """ViT-B/16 on a web-scale set of labels, each a yes or no: JFT-300M's of Dosovitskiy et al. 2020 (arXiv 2010.11929, table 3).
+
+    Adam on batches of 4096, 10,000 steps of warm-up, then linear, 7 epochs; no dropout and no regularisation but decay. Sigmoid
+    and a head that says no at first (bias -10) as in big_vision's vit_i21k.py. No hidden layer before the head, which they have.
+    The epochs, and with them the warm-up, are of JFT-300M's 303 M images: for other data set both.
+    """
+    c.augment, c.mean, c.std = IMAGENET_AUGMENT, HALF, HALF
+    c.epochs, c.batch_size = 7.0, 4096
+    c.optimizer.update(name="adamw")
+    c.learning_rate, c.lr_scaling = 8e-4, "none"
+    c.schedule, c.warmup_epochs = "linear", 10_000 * 4096 / WEB_TRAIN
+    c.weight_decay, c.no_weight_decay = 0.1, NOT_KERNELS
+    c.loss = "sigmoid"
+    c.model.settings.head_bias = -10.0
 
 
 def vit_s16(c: Config, epochs: str) -> None:

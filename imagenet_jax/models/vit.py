@@ -10,6 +10,7 @@ class_token: whether there is one; "cls" needs it.
 distilled: a second token with a head of its own; logits are the mean of the two heads, pooled that of the two tokens.
 layer_scale: where the learnt factors on both branches of a block start (Touvron et al. 2021, arXiv 2103.17239); 0: none.
 dropout: after the positions and after each dense layer of a block but qkv. drop_path: of the last block, see layers.
+head_bias: where the classifier's bias starts: far below 0 for sigmoid losses over many classes.
 remat: compute each block anew in the backward pass instead of keeping what is inside it.
 """
 
@@ -38,6 +39,7 @@ class ViT(layers.Classifier):
     layer_scale: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
+    head_bias: float = 0.0
     remat: bool = False
 
     @nn.compact
@@ -61,7 +63,8 @@ class ViT(layers.Classifier):
         x = layers.layer_norm(**dtypes, name="norm")(x)
         maps["pooled"] = jnp.mean(x[:, : len(tokens)] if self.pool == "cls" else x[:, len(tokens) :], 1)
         if head:
-            dense = partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init, **dtypes)
+            bias_init = nn.initializers.constant(self.head_bias)
+            dense = partial(nn.Dense, self.num_classes, kernel_init=layers.normal_init, bias_init=bias_init, **dtypes)
             maps["logits"] = dense(name="head")(x[:, 0] if self.distilled else maps["pooled"])
             if self.distilled:
                 maps["logits"] = (maps["logits"] + dense(name="head_dist")(x[:, 1])) / 2
