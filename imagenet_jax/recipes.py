@@ -9,7 +9,6 @@ import math
 from imagenet_jax.config import Config
 
 IMAGENET_TRAIN = 1_281_167  # images
-WEB_TRAIN = 303_000_000  # images of JFT-300M (arXiv 2010.11929, section 4.1)
 
 IMAGENET_AUGMENT = (
     ("random_resized_crop", {"area": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}),
@@ -39,27 +38,6 @@ def sgd_cosine(c: Config) -> None:
     c.optimizer.nesterov = True
     c.schedule = "cosine"
     c.label_smoothing = 0.1
-
-
-def airbench94(c: Config) -> None:
-    """CIFAR-10 in 476 steps of 1024 (Keller Jordan 2024, arXiv 2404.00498; cifar10-airbench, legacy/airbench94.py).
-
-    Its learning rate of 11.5 and weight decay of 0.0153 are for 1024 examples, without the gain 1 + 1 / (1 - momentum) of
-    Nesterov's momentum, and the decay without the rate. The slow weights of lookahead are what it ends with: `ema` here. Not as
-    there: the whitening layer's bias learns to the end, there for 3 epochs (it saves their backward pass).
-    """
-    gain = 1 + 1 / (1 - 0.85)
-    c.augment = (("flip", {"alternating": True}), ("translate", {"padding": 2}))
-    c.crop_ratio, c.mean, c.std, c.image_size = 1.0, CIFAR_MEAN, CIFAR_STD, 32
-    c.epochs, c.batch_size = 476 * 1024 / 50_000, 1024
-    c.frozen = (r"^whiten/kernel$",)
-    c.optimizer.update(name="sgd", momentum=0.85, nesterov=True)
-    c.learning_rate, c.lr_batch = 11.5 / gain, 1024
-    c.schedule, c.schedule_points = "piecewise", ((0, 0.2), (109 / 476 * c.epochs, 1.0), (c.epochs, 0.07))
-    c.weight_decay, c.no_weight_decay = 0.0153 / 11.5, ()
-    c.label_smoothing = 0.2
-    c.lookahead, c.ema_interval = 0.95**5, 5
-    c.eval_flip, c.eval_translate, c.eval_interval_epochs = True, 1, 0.0
 
 
 # ---- pieces that several recipes share
@@ -315,23 +293,6 @@ def big_vision(c: Config, epochs: float) -> None:
     c.clip_norm = 1.0
     c.learning_rate, c.lr_scaling = 1e-3, "none"
     c.weight_decay, c.no_weight_decay = 1e-4 / 1e-3, NOT_KERNELS
-
-
-def web(c: Config) -> None:
-    """ViT-B/16 on a web-scale set of labels, each a yes or no: JFT-300M's of Dosovitskiy et al. 2020 (arXiv 2010.11929, table 3).
-
-    Adam on batches of 4096, 10,000 steps of warm-up, then linear, 7 epochs; no dropout and no regularisation but decay. Sigmoid
-    and a head that says no at first (bias -10) as in big_vision's vit_i21k.py. No hidden layer before the head, which they have.
-    The epochs, and with them the warm-up, are of JFT-300M's 303 M images: for other data set both.
-    """
-    c.augment, c.mean, c.std = IMAGENET_AUGMENT, HALF, HALF
-    c.epochs, c.batch_size = 7.0, 4096
-    c.optimizer.update(name="adamw")
-    c.learning_rate, c.lr_scaling = 8e-4, "none"
-    c.schedule, c.warmup_epochs = "linear", 10_000 * 4096 / WEB_TRAIN
-    c.weight_decay, c.no_weight_decay = 0.1, NOT_KERNELS
-    c.loss = "sigmoid"
-    c.model.settings.head_bias = -10.0
 
 
 def vit_s16(c: Config, epochs: str) -> None:

@@ -29,7 +29,7 @@ def test_the_whitening_kernel_makes_patches_uncorrelated_and_of_unit_size(torch)
 
 def test_a_run_begins_with_the_kernel_of_its_images_and_the_identity():
     model = models.create("airbench94", num_classes=10, widths=(32, 40, 40))
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     images = np.random.default_rng(1).normal(size=(10, 32, 32, 3))
     begun = model.begin(variables, images)
     np.testing.assert_array_equal(begun["params"]["whiten"]["kernel"], airbench.whitening(images))
@@ -45,7 +45,7 @@ def test_biases_of_norms_learn_64_times_as_fast_and_decay_like_the_rest():
     model = models.create("airbench94", num_classes=10, widths=(8, 8, 8))
     plain = model.clone(bias_gain=1.0)
     images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
-    variables = model.init(jax.random.key(1), images)
+    variables = jax.jit(model.init)(jax.random.key(1), images)
 
     def moved(model):
         def loss(params):
