@@ -94,7 +94,7 @@ def test_cifar10_tars_prepare_and_train(cifar10, tmp_path):
 
 
 def test_airbench_learns_cifar10_in_80_steps(cifar10, tmp_path):
-    """The recipe, shortened for a CPU: narrower groups, 20,000 images once, 2,000 counted. Chance is 10 %."""
+    """The recipe, shortened for a CPU: narrower groups, 20,000 images once, 2,000 counted. Seen: 55.75 %, n = 1; chance is 10 %."""
     settings = {
         "dataset": "my_cifar10",
         "train_split": "train[:20000]",
@@ -110,7 +110,7 @@ def test_airbench_learns_cifar10_in_80_steps(cifar10, tmp_path):
     assert "with mirror images, moved by 1 px" in out
     result = json.loads(next((tmp_path / "eval").glob("my_cifar10-validation*.json")).read_text())
     assert result["images"] == 2000
-    assert result["ema"]["top1"] > 0.40
+    assert result["ema"]["top1"] > 0.45
 
 
 def test_the_wheel_holds_what_the_commands_need(tmp_path):
