@@ -75,10 +75,13 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
     validate.config(chosen, devices=mesh.size)
     c = config.plain(chosen)
+    if c["distill"]["weights"]:
+        raise UserError("aot compiles no teacher. Set --config.distill.weights='' to compile the student's step.")
     model = build.model(c, num_classes)
-    schedule, _ = build.schedule(c, Plan(c, EXAMPLES))
+    plan = Plan(c, EXAMPLES)
+    schedule, _ = build.schedule(c, plan)
     abstract = build.abstract_state(model, c, mesh)
-    step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), abstract, mesh)
+    step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), plan, abstract, mesh)
     try:
         return step.lower(abstract, sharding.batch_shapes(mesh, c["batch_size"], c["image_size"])).compile(), c
     except jax.errors.JaxRuntimeError as error:

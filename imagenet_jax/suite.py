@@ -31,6 +31,7 @@ class View(NamedTuple):
 
     image_size: int
     flip: bool
+    translate: int = 0  # pixels, as airbench
 
 
 class Row(NamedTuple):
@@ -74,7 +75,8 @@ class Counter:
 
     def __init__(self, loaded: infer.LoadedModel, mesh: Mesh, batch_size: int):
         self.loaded, self.mesh, self.batch_size = loaded, mesh, batch_size
-        self.own = View(loaded.pixels.image_size, loaded.record["config"].get("eval_flip", False))
+        c = loaded.record["config"]
+        self.own = View(loaded.pixels.image_size, c.get("eval_flip", False), c.get("eval_translate", 0))
         self._compiled: dict[Any, Evaluator] = {}
 
     def evaluator(self, source: Source, view: View) -> Evaluator:
@@ -86,7 +88,7 @@ class Counter:
             pixels = self.loaded.pixels._replace(image_size=view.image_size, crop_ratio=crop_ratio)
             self._compiled[key] = Evaluator(
                 self.loaded.model, source, pixels, self.mesh, batch_size=self.batch_size, mean=self.loaded.mean,
-                std=self.loaded.std, flip=view.flip, columns=columns,
+                std=self.loaded.std, flip=view.flip, translate=view.translate, columns=columns,
             )  # fmt: skip
         return self._compiled[key].on(source)
 
@@ -239,7 +241,7 @@ IDENTITY = ("set", "dataset", "version", "split", "labels", "fingerprint", "imag
 def _identity(name: str, evaluator: Evaluator, weights: str) -> dict[str, Any]:
     """What two rows must share to be of the same images, shown alike; but for the weights."""
     source, pixels = evaluator.source, evaluator.pixels
-    shown = (pixels.image_size, pixels.crop_ratio, evaluator.flip, weights, len(source.classes))
+    shown = (pixels.image_size, pixels.crop_ratio, evaluator.views["flip"], weights, len(source.classes))
     values = (name, source.dataset, source.version, source.split, "its own", source.fingerprint, *shown)
     return dict(zip(IDENTITY, values, strict=True))
 

@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,10 @@ class Step:
         self.batch_size, self.mesh = c["batch_size"], mesh
         self._size, self._num_classes = c["image_size"], num_classes
         model = build.model(c, num_classes)
-        schedule, _ = build.schedule(c, Plan(c, EXAMPLES))
+        plan = Plan(c, EXAMPLES)
+        schedule, _ = build.schedule(c, plan)
         abstract = build.abstract_state(model, c, mesh)
-        step = train.jitted_step(c, model, build.optimizer(c), schedule, abstract, mesh)
+        step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), plan, abstract, mesh)
         begin = time.perf_counter()
         self._compiled = step.lower(abstract, sharding.batch_shapes(mesh, self.batch_size, self._size)).compile()
         self.compile_seconds = time.perf_counter() - begin
@@ -69,7 +70,7 @@ class Step:
 
         That is the device's own count where it keeps one, else what the compiler planned.
         """
-        cost, memory = self._compiled.cost_analysis() or {}, self._compiled.memory_analysis()
+        cost, memory = self._compiled.cost_analysis() or {}, cast(Any, self._compiled.memory_analysis())
         planned = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         seen = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
         return {

@@ -13,11 +13,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from imagenet_jax.errors import UserError
 
 Dtype = Any
 
+MOMENTS = "moments"  # a collection that, where it is mutable, receives each BatchNorm's mean and var of the batch
 RUNNING = -1  # as the group of a BatchNorm: none, the running statistics serve in training too
 
 # torchvision's kaiming_normal_(mode="fan_out", nonlinearity="relu"): He et al. 2015 (arXiv 1502.01852), equation 14.
@@ -54,6 +56,12 @@ class Classifier(nn.Module):
         """The features, and with `head` also "logits": the one method that each family writes."""
         raise NotImplementedError
 
+    first_images = 0  # of the training split, uint8 views as in evaluation, normalised, that `begin` asks for
+
+    def begin(self, variables: Any, images: np.ndarray) -> Any:
+        """The variables to start a training with, of those that `init` makes; for a model that looks at `first_images`."""
+        return variables
+
     @property
     def wide(self) -> Dtype:
         """The dtype of pooled features and logits."""
@@ -69,7 +77,8 @@ class BatchNorm(nn.Module):
     with the running statistics, and keeps them.
     x: (n, ..., channels); the result has x's shape and `dtype`. Parameters scale, bias; batch_stats mean, var.
     kernel: where there is one, (inputs, channels), x @ kernel is normalised, x being (n, ..., inputs): see `_of_product`.
-    Statistics are float32 or wider. Raises UserError where `group` does not divide n, or one value alone is normalised.
+    Statistics are float32 or wider. The batch's own go to MOMENTS, if asked for. Raises UserError where `group` does not divide n,
+    or one value alone is normalised.
     """
 
     group: int = 0
@@ -78,14 +87,17 @@ class BatchNorm(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    affine: bool = True  # whether there are a scale and a bias
     train: bool = False  # normalise with the batch's statistics and update the running ones; else use the running ones
 
     @nn.compact
     def __call__(self, x: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
         channels = (x if kernel is None else kernel).shape[-1]
         stats_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
-        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        scale, bias = jnp.ones((channels,), self.param_dtype), jnp.zeros((channels,), self.param_dtype)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), stats_dtype)
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), stats_dtype)
 
@@ -100,6 +112,8 @@ class BatchNorm(nn.Module):
                 count = group * math.prod(x.shape[1:-1])
                 # torch keeps the unbiased variance in running_var but normalises with the biased one.
                 unbiased = jnp.mean(variance, 0) * (count / (count - 1))
+                for name, moment in (("mean", mean.value + jnp.mean(shift, 0)), ("var", unbiased)):
+                    self.sow(MOMENTS, name, moment, reduce_fn=lambda _, new: new, init_fn=lambda: jnp.zeros(()))
                 mean.value += (1 - self.momentum) * jnp.mean(shift, 0).astype(stats_dtype)
                 var.value = self.momentum * var.value + (1 - self.momentum) * unbiased.astype(stats_dtype)
             shift, variance = _grouped(shift, grouped.ndim), _grouped(variance, grouped.ndim)

@@ -19,7 +19,7 @@ from imagenet_jax.report.read import WEIGHTS, Evaluation, Run
 
 DASH = "–"  # noqa: RUF001
 SPACE = "\N{NO-BREAK SPACE}"
-NAMES = {"raw": "raw", "ema": "EMA"}
+NAMES = {"raw": "raw", "ema": "averaged"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def main_evaluation(run: Run) -> Evaluation | None:
 
 
 def shown_weights(evaluation: Evaluation) -> str:
-    """The weights whose details are shown: those with the higher top-1, EMA on a tie."""
+    """The weights whose details are shown: those with the higher top-1, the averaged on a tie."""
     raw, ema = evaluation.content["raw"], evaluation.content["ema"]
     return "ema" if ema and ema["top1"] >= raw["top1"] else "raw"
 

@@ -58,7 +58,7 @@ def _model(name: str, classes: int) -> nn.Module:
 def _step(model: nn.Module, dtype: torch.dtype, batch_size: int, size: int, classes: int, device: torch.device) -> Any:
     """One call is one step: uint8 images normalised on the device, cross-entropy, SGD with momentum."""
     torch.backends.cudnn.benchmark = True
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = model.to(device).to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-5, fused=device.type == "cuda")
     images = torch.randint(256, (batch_size, 3, size, size), dtype=torch.uint8, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
