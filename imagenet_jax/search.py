@@ -46,16 +46,12 @@ def search(
         assert classes is not None
         found = words.most_probable(index.predictions(), classes, len(index.classes), k)
         return _result(found, "probability")
-    if classes is None:
-        return _result(
-            neighbours.nearest(vector[None], k) if neighbours else exact.nearest(index.blocks(), vector[None], k), "similarity"
-        )
-    found = exact.nothing(1, k)
-    kept = np.concatenate([words.mass(p, classes, len(index.classes)) > 0.5 for _, p in index.predictions()])
-    for first, block in index.blocks():
-        scores = np.where(kept[first : first + len(block)], block @ vector, -np.inf)
-        found = exact.best_of(found, scores[None].astype(np.float32), first)
-    return _result(found, "similarity")
+    keep = None
+    if classes is not None:
+        keep = np.concatenate([words.mass(p, classes, len(index.classes)) > 0.5 for _, p in index.predictions()])
+    elif neighbours:
+        return _result(neighbours.nearest(vector[None], k), "similarity")
+    return _result(exact.nearest(index.blocks(), vector[None], k, keep), "similarity")
 
 
 def _result(found: exact.Found, measure: str) -> Result:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax import embed, search
+from imagenet_jax import embed, embedder, search
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import weights
 from imagenet_jax.retrieval import store
@@ -74,16 +74,19 @@ def test_a_data_set_keeps_its_labels(small_weights, tiny_data, tmp_path, capsys)
     assert found.describe([0])[0]["label"] == source.classes[found.labels()[0]]
 
 
-def test_a_picture_of_the_index_finds_itself_first(index, photos, tmp_path, capsys):
+def test_a_query_is_seen_as_the_pictures_of_the_index_were(index, photos, tmp_path, capsys):
     out = tmp_path / "found.json"
     assert search.main([str(index), f"--image={photos / '04.png'}", "-k", "3", f"--json={out}"]) == 0
     results = json.loads(out.read_text())["results"]
-    assert len(results) == 3
-    assert results[0]["name"] == "04.png"
-    assert results[0]["similarity"] == pytest.approx(1, abs=1e-5)
-    assert "04.png" in capsys.readouterr().out.splitlines()[0]
-    search.main([str(index), f"--item={results[0]['row']}", "-k", "3", f"--json={out}"])
-    assert [r["row"] for r in json.loads(out.read_text())["results"]] == [r["row"] for r in results]
+    assert [len(results), results[0]["similarity"]] == [3, pytest.approx(1, abs=1e-5)]
+    assert results[0]["name"] in capsys.readouterr().out.splitlines()[0]
+    found = store.Index(index)
+    query = embedder.for_queries(found).one((photos / "04.png").read_bytes())
+    row = next(d["row"] for d in found.describe(range(22)) if d["name"] == "04.png")
+    np.testing.assert_allclose(query.vector, found.vectors([row])[0], atol=1e-6)
+    np.testing.assert_allclose(query.predictions.probabilities[0], next(found.predictions())[1].probabilities[row], atol=1e-6)
+    search.main([str(index), f"--item={row}", "-k", "3", f"--json={out}"])
+    assert {r["row"] for r in json.loads(out.read_text())["results"]} == {r["row"] for r in results}
 
 
 def test_a_word_ranks_by_probability_and_its_senses_are_printed(index, capsys, tmp_path):

@@ -6,6 +6,8 @@ What one machine finds in its shards merges into what one machine would find in 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -21,23 +23,37 @@ def nothing(queries: int, k: int) -> Found:
     return Found(np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64))
 
 
-def nearest(blocks: Iterable[tuple[int, np.ndarray]], queries: np.ndarray, k: int) -> Found:
-    """The `k` rows with the largest inner product, which for vectors of length 1 is the cosine.
+def nearest(blocks: Iterable[tuple[int, np.ndarray]], queries: np.ndarray, k: int, keep: np.ndarray | None = None) -> Found:
+    """The `k` rows with the largest inner product, which for vectors of length 1 is the cosine; of rows where `keep` is True.
 
-    blocks: (number of the first row, float32 (rows, d)), in rising order. queries: float32 (queries, d).
+    blocks: (number of the first row, float32 (rows, d)), in rising order, below 2^31. queries: float32 (queries, d). keep: bool, of
+    all rows.
     """
-    found = nothing(len(queries), k)
+    asked = jnp.asarray(queries)
+    found = before = (jnp.full((len(asked), k), -jnp.inf), jnp.full((len(asked), k), -1, jnp.int32))
     for first, block in blocks:
-        found = best_of(found, queries @ block.T, first)
-    return found
+        size = 1 << (len(block) - 1).bit_length()  # few shapes, so few compilations
+        valid = np.zeros(size, bool)
+        valid[: len(block)] = True if keep is None else keep[first : first + len(block)]
+        if size != len(block):
+            block = np.pad(block, ((0, size - len(block)), (0, 0)))
+        jax.block_until_ready(before)  # at most two blocks are under way
+        before, found = found, _best_of(found, asked, block, valid, first)
+    scores, rows = map(np.asarray, found)
+    return Found(scores, rows.astype(np.int64))
 
 
-def best_of(found: Found, scores: np.ndarray, first: int) -> Found:
-    """`found` with the scores (queries, rows) of the rows from number `first` on, which are later than all in it."""
-    # Once some blocks are seen, few columns beat the worst of any query's k: only those are sorted.
-    columns = np.flatnonzero((scores > found.scores[:, -1:]).any(0))
-    rows = np.broadcast_to(columns + first, (len(scores), len(columns)))
-    return merged([found, Found(scores[:, columns], rows)], found.scores.shape[1])
+@jax.jit
+def _best_of(
+    found: tuple[jax.Array, jax.Array], queries: jax.Array, block: jax.Array, valid: jax.Array, first: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The best of what was found and the rows of a block, which are later: top_k puts the first of equals first."""
+    scores = jnp.matmul(queries, block.T, precision="highest")
+    scores = jnp.concatenate([found[0], jnp.where(valid[None, :], scores, -jnp.inf)], 1)
+    numbers = jnp.broadcast_to(first + jnp.arange(len(block), dtype=jnp.int32)[None, :], (len(queries), len(block)))
+    best, places = jax.lax.top_k(scores, found[0].shape[1])
+    rows = jnp.take_along_axis(jnp.concatenate([found[1], numbers], 1), places, 1)
+    return best, jnp.where(best == -jnp.inf, -1, rows)
 
 
 def merged(parts: Iterable[Found], k: int) -> Found:

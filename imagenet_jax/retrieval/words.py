@@ -15,7 +15,7 @@ import numpy as np
 from imagenet_jax.data import hierarchy
 from imagenet_jax.data.classes import wnids_of
 from imagenet_jax.errors import UserError
-from imagenet_jax.retrieval.exact import Found, best_of, nothing
+from imagenet_jax.retrieval.exact import Found, merged, nothing
 from imagenet_jax.retrieval.store import Predictions
 
 # WordNet's own rules for the endings of nouns (morphy(7WN)).
@@ -88,7 +88,8 @@ def most_probable(shards: Iterable[tuple[int, Predictions]], classes: Iterable[i
     found, classes = nothing(1, k), tuple(classes)
     for first, predictions in shards:
         scores = mass(predictions, classes, count)
-        found = best_of(found, np.where(scores > 0, scores, -np.inf)[None].astype(np.float32), first)
+        rows = np.flatnonzero(scores)
+        found = merged([found, Found(scores[None, rows], first + rows[None])], k)
     return found
 
 
