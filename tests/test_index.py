@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from imagenet_jax import index as command
@@ -10,11 +11,6 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import probes
 from imagenet_jax.retrieval import approximate, duplicates, exact, knn
 from imagenet_jax.retrieval.store import Index
-
-
-@pytest.fixture(scope="module")
-def faiss():
-    return pytest.importorskip("faiss")
 
 
 def clustered(random_unit, rng, n, d=32, centres=25):
@@ -69,7 +65,7 @@ def test_near_duplicates_chain(make_index, tmp_path):
     assert duplicates.groups(index, 0.9) == [[0, 1, 2]]
 
 
-def test_approximate_finds_what_exact_does(faiss, make_index, random_unit, tmp_path, capsys):
+def test_approximate_finds_what_exact_does(make_index, random_unit, tmp_path, capsys):
     vectors = clustered(random_unit, np.random.default_rng(0), 4000)
     index = make_index(tmp_path, vectors, shard=1500)
     assert command.main(["build", str(tmp_path)]) == 0
@@ -84,7 +80,7 @@ def test_approximate_finds_what_exact_does(faiss, make_index, random_unit, tmp_p
         approximate.Approximate(Index(tmp_path))
 
 
-def test_a_damaged_approximate_index_is_refused(faiss, make_index, random_unit, tmp_path):
+def test_a_damaged_approximate_index_is_refused(make_index, random_unit, tmp_path):
     index = make_index(tmp_path, random_unit(np.random.default_rng(0), 300, 8))
     approximate.build(index)
     path = tmp_path / approximate.FILE
@@ -96,6 +92,52 @@ def test_a_damaged_approximate_index_is_refused(faiss, make_index, random_unit, 
 def test_recall_leaves_the_query_itself_out():
     assert approximate.without_self(np.array([[7, 1, 2], [4, 9, 5]]), np.array([7, 5])) == [[1, 2], [4, 9]]
     assert approximate.without_self(np.array([[3, 1, 2]]), np.array([7])) == [[3, 1]]
+
+
+@pytest.fixture
+def exported(make_index, random_unit, tmp_path, capsys):
+    """(index, form -> the file that `index export` wrote)."""
+    index = make_index(tmp_path / "i", random_unit(np.random.default_rng(0), 250, 16), labels=np.arange(250))
+
+    def write(form):
+        out = tmp_path / f"rows.{form}"
+        assert command.main(["export", str(tmp_path / "i"), f"--form={form}", f"--out={out}"]) == 0
+        assert "250 rows" in capsys.readouterr().out
+        return out
+
+    return index, write
+
+
+def test_a_vector_database_ingests_the_rows_and_finds_what_we_find(exported):
+    """Qdrant, which runs in this process; the lines are its own points."""
+    from qdrant_client import QdrantClient, models
+
+    index, write = exported
+    client = QdrantClient(":memory:")
+    client.create_collection("pictures", models.VectorParams(size=16, distance=models.Distance.COSINE))
+    points = [models.PointStruct(**json.loads(line)) for line in write("jsonl").read_text().splitlines()]
+    client.upsert("pictures", points)
+    queries = index.vectors([3, 77, 200])
+    ours = exact.nearest(index.blocks(), queries, 10)
+    for query, rows in zip(queries, ours.rows, strict=True):
+        theirs = client.query_points("pictures", query=query.tolist(), limit=10).points
+        assert [p.id for p in theirs] == rows.tolist()
+        assert theirs[0].payload["name"] == f"{rows[0]}.jpg"
+    birds = models.Filter(must=[models.FieldCondition(key="categories", match=models.MatchValue(value="bird"))])
+    found = client.query_points("pictures", query=queries[0].tolist(), query_filter=birds, limit=250).points
+    assert len(found) == 59  # row i is predicted to be class i, and all birds are among the first 250
+    client.close()
+
+
+def test_parquet_and_vespa_hold_the_same_rows(exported):
+    index, write = exported
+    table = pq.read_table(write("parquet"))
+    assert np.array_equal(np.stack(table["vector"].to_pylist()).astype(np.float32), index.vectors(range(250)))
+    assert table["label"][0].as_py() == "tench"
+    assert {"entity", "dog", "sled dog"} <= set(table["categories"][249].as_py())
+    lines = [json.loads(line) for line in write("vespa").read_text().splitlines()]
+    assert lines[7]["put"] == "id:imagenet_jax:picture::7"
+    assert lines[7]["fields"]["vector"]["values"] == pytest.approx(index.vectors([7])[0].tolist())
 
 
 @pytest.mark.parametrize(

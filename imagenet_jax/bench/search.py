@@ -96,7 +96,7 @@ def text(r: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{r['rows']:,} synthetic vectors of {r['dimension']} numbers, top {r['k']} of {r['queries']} queries",
-            f"exact        {seconds('exact')}; peak resident memory {memory('resident_exact')}, {memory('resident_before')} before any search",
+            f"exact        {seconds('exact')}; {memory('resident_exact')} resident at most, {memory('resident_before')} before",
             f"  one query  {seconds('exact_one_query')}; the first search of all, which compiles, {r['exact_first']:.3f} s",
             f"approximate  {seconds('approximate')}; recall@10 {r['recall_at_10']:.3f}, {r['approximate_bytes'] / 1e6:,.0f} MB",
             f"  building   {r['build']:.1f} s, {memory('resident_build')}",

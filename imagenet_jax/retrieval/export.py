@@ -34,7 +34,7 @@ def export(index: Index, form: str, path: pathlib.Path) -> int:
 
 def _rows(index: Index) -> Iterator[list[dict[str, Any]]]:
     """Lists of {id, vector, name, label, class, probability, categories}."""
-    paths = words.paths_of(index.classes)
+    kinds = words.kinds_of(index.classes)
     for first, block in index.blocks(ROWS):
         described = index.describe(range(first, first + len(block)))
         yield [
@@ -45,7 +45,7 @@ def _rows(index: Index) -> Iterator[list[dict[str, Any]]]:
                 "label": item["label"] or "",
                 "class": item["top"][0]["name"],
                 "probability": item["top"][0]["probability"],
-                "categories": list(paths[item["top"][0]["index"]]),
+                "categories": kinds[item["top"][0]["index"]],
             }
             for item, vector in zip(described, block, strict=True)
         ]

@@ -76,6 +76,14 @@ def paths_of(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [(name,) for name in names] if wnids is None else [tuple(map(tree.words, tree.path(wnid))) for wnid in wnids]
 
 
+def kinds_of(names: Sequence[str]) -> list[list[str]]:
+    """For each class, all that it is a kind of, by every path, in words, itself included; sorted."""
+    wnids, tree = wnids_of(names), hierarchy.imagenet1k()
+    return (
+        [[name] for name in names] if wnids is None else [sorted({tree.words(w) for w in tree.ancestors(wnid)}) for wnid in wnids]
+    )
+
+
 def mass(predictions: Predictions, classes: Iterable[int], count: int) -> np.ndarray:
     """The probability of any of `classes`, of `count`, for each image: float32 (n,)."""
     member = np.zeros(count, np.float32)

@@ -25,6 +25,7 @@ from imagenet_jax.retrieval import words
 from imagenet_jax.retrieval.store import Index, describe_top
 
 RESULTS = 60
+LEAST = 0.05  # of a word's probability: what the model thinks less likely only buries the rest
 UPLOADS = 64  # pictures kept
 LONGEST_WORD = 100
 
@@ -78,6 +79,8 @@ class Site:
             return {"total": len(self.index), "senses": [], "results": [], "facets": [], "measure": None, "picture": None}
         with self._lock:
             found = search.search(self.index, RESULTS, vector=vector, classes=sorted(classes) if classes is not None else None)
+        if found.measure == "probability":
+            found = found._replace(rows=found.rows[found.scores >= LEAST], scores=found.scores[found.scores >= LEAST])
         items = self.index.describe(found.rows)
         results = [
             {"row": item["row"], "name": item["name"], "score": float(score), **self._named(item["top"][0])}
@@ -86,6 +89,7 @@ class Site:
         return {
             "total": len(self.index),
             "measure": found.measure,
+            "least": LEAST,
             "senses": [{"key": s.key, "path": s.path, "count": len(s.classes), "chosen": s.key == asked.sense} for s in senses],
             "results": results,
             "facets": words.facets([item["top"][0]["index"] for item in items], names),
