@@ -225,6 +225,30 @@ def make_feature_step(
     return feature_step
 
 
+def make_embed_step(
+    model: Classifier, *, mean: Sequence[float], std: Sequence[float], top: int
+) -> Callable[[dict[str, Any], jax.Array], dict[str, jax.Array]]:
+    """(variables, uint8 images (n, h, w, 3)) -> what an index keeps of each.
+
+    "vector": the pooled features, scaled to length 1, float32 (n, d); "classes" int32 (n, top) and "probabilities" float32
+    (n, top): the `top` most probable classes, in falling order.
+    """
+
+    def embed_step(variables: dict[str, Any], images: jax.Array) -> dict[str, jax.Array]:
+        out = cast(
+            dict[str, jax.Array], model.apply(variables, normalize(images, mean, std, model.dtype), False, True, method="forward")
+        )
+        length = jnp.linalg.norm(out["pooled"], axis=1, keepdims=True)
+        probabilities, classes = jax.lax.top_k(jax.nn.softmax(out["logits"]), top)
+        return {
+            "vector": (out["pooled"] / jnp.maximum(length, 1e-12)).astype(jnp.float32),
+            "classes": classes.astype(jnp.int32),
+            "probabilities": probabilities.astype(jnp.float32),
+        }
+
+    return embed_step
+
+
 def _logits(model: Classifier, variables: dict[str, Any], images: jax.Array, columns: Sequence[int] | None) -> jax.Array:
     logits = cast(jax.Array, model.apply(variables, images, train=False))  # no collection is mutable, so logits alone come back
     return logits if columns is None else logits[:, jnp.asarray(columns)]

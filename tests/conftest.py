@@ -126,6 +126,81 @@ def lite0(lite0_weights, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def small_weights(tmp_path_factory) -> pathlib.Path:
+    """Weights of a small ResNet on ImageNet's classes that answer with some confidence."""
+    import numpy as np
+
+    from imagenet_jax import models
+    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.pretrained import names, weights
+
+    model = models.create("resnet8", num_classes=1000)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: np.abs(rng.standard_normal(x.shape)).astype(x.dtype), names.variables_like(model))
+    variables["params"]["fc"]["kernel"] = rng.standard_normal((64, 1000)).astype(np.float32) * 1e-3
+    p = weights.Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    path = tmp_path_factory.mktemp("weights")
+    weights.save(path, weights.Weights(model, variables, "resnet8", {}, tuple(readable(wnids())), p, {"file": "none"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_unit():
+    """(rng, *shape) -> float32 vectors of random directions."""
+    import numpy as np
+
+    def draw(rng, *shape):
+        x = rng.standard_normal(shape).astype(np.float32)
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def make_index():
+    """(folder, vectors) -> an index of them, made without a model; row i is predicted to be class i with 0.6, i + 1 with 0.3."""
+    import numpy as np
+
+    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.logs import write_json
+    from imagenet_jax.retrieval import store
+
+    def write_index(folder, vectors, *, classes=None, labels=None, shard=100, weights="w"):
+        n, classes = len(vectors), list(classes or readable(wnids()))
+        manifest = {
+            "format": 1,
+            "model": {"name": "none", "settings": {}},
+            "weights": {"sha256": weights, "folder": "gone", "step": 0, "which": "raw"},
+            "preprocessing": {"image_size": 8, "decoder": {"name": "x", "version": "1"}},
+            "data": {
+                "dataset": "d",
+                "version": "1.0.0",
+                "split": "s",
+                "fingerprint": "f",
+                "images": n,
+                "classes": classes,
+                "data_dir": "x",
+            },
+            "classes": classes,
+            "dimension": vectors.shape[1],
+            "shard": shard,
+            "top": 2,
+        }
+        write_json(folder / "index.json", manifest)
+        labels = np.full(n, -1, np.int32) if labels is None else np.asarray(labels, np.int32)
+        for s in range(store.shard_count(manifest)):
+            ids = np.array(store.shard_ids(manifest, s), np.int64)
+            predicted = store.Predictions(
+                np.stack([ids, ids + 1], 1).astype(np.int32) % len(classes), np.tile(np.float32([0.6, 0.3]), (len(ids), 1))
+            )
+            rows = store.Rows(vectors[ids], ids, [f"{i}.jpg" for i in ids], labels[ids], predicted)
+            store.write_shard(folder, manifest, s, rows)
+        return store.Index(folder)
+
+    return write_index
+
+
+@pytest.fixture(scope="session")
 def photographs(shared_data) -> dict[str, bytes]:
     """wnid -> an ImageNet photograph of that class, of 545 classes: those that the reference logits are of."""
     import tarfile
