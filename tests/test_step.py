@@ -217,7 +217,7 @@ def test_moving_averages_the_logits_of_six_views(parts):
     model, state, batch = parts
     batch = {**batch, "mask": np.ones(len(batch["label"]), bool)}
     step = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, translate=1, **VIEW))
-    _, loss = step(state.variables(), steps.zero_sums(5), batch)
+    _, loss, _ = step(state.variables(), steps.zero_sums(5), batch)
     padded = np.pad(batch["image"], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     mean = jnp.zeros((8, 5))
     for weight, moved in ((0.5, padded[:, 1:17, 1:17]), (0.25, padded[:, :16, :16]), (0.25, padded[:, 2:, 2:])):
