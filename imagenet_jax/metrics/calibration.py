@@ -69,7 +69,8 @@ def calibration_error(bins: list[dict[str, float | int]]) -> float:
 def error_by_chance(confidence: np.ndarray, *, draws: int = 100, seed: int = 0) -> float:
     """The calibration error (equal widths) to expect of perfect calibration: each image is right with its own confidence (n,).
 
-    It is not 0: with EfficientNet-Lite0's confidences 265 images give 0.05 and 1,000 give 0.02. Mean over `draws` (Vaicenavicius et al. 2019, arXiv 1902.06977).
+    It is not 0: with EfficientNet-Lite0's confidences 265 images give 0.05 and 1,000 give 0.02. Mean over `draws` (Vaicenavicius et
+    al. 2019, arXiv 1902.06977).
     """
     rng = np.random.default_rng(seed)
     outcomes = (rng.random(len(confidence)) < confidence for _ in range(draws))
