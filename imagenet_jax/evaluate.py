@@ -108,10 +108,10 @@ def _calibrated(r: dict[str, Any]) -> str:
     text = f"top-1 95 % [{low:.2%}, {high:.2%}]"
     if (c := r["calibration"]) is None:
         return text + "  no calibration: some logits are not finite"
-    text += f"  ECE {c['ece']:.3f}  Brier {c['brier']:.3f}"
+    text += f"  ECE {c['ece']:.3f} ({c['ece_by_chance']:.3f} by chance)  Brier {c['brier']:.3f}"
     if t := c["temperature"]:
         text += f"  T {t['value']:.2f}, fitted to {t['fitted_to']:,} images; ECE of the other {t['reported_on']:,} "
-        text += f"{t['before']['ece']:.3f}, with it {t['after']['ece']:.3f}"
+        text += f"{t['before']['ece']:.3f}, with it {t['after']['ece']:.3f} ({t['after']['ece_by_chance']:.3f} by chance)"
     return text
 
 

@@ -120,10 +120,12 @@ def test_published_weights_reach_their_accuracy_on_photographs(lite0, photograph
     assert hierarchy["least_severity"]["mistake_severity"] < hierarchy["mistake_severity"] < 9  # 12.84 for a random pair of classes
     assert len(result["worst"]["raw"]) == 10
     found = result["raw"]["calibration"]
-    assert found["ece"] == pytest.approx(0.148, abs=0.01)  # 1,000 photographs, these among them, in the reference, and there 0.023
-    assert found["temperature"]["value"] == pytest.approx(0.7, abs=0.05)
-    assert found["temperature"]["before"]["ece"] > 0.12
-    assert found["temperature"]["after"]["ece"] < 0.05
+    assert found["ece"] == pytest.approx(0.149, abs=0.01)
+    # Fitted to one half, judged on the other. Over 20 random halves of the reference logits: T 0.71 (standard deviation 0.04), ECE
+    # 0.149 (0.016) before and 0.046 (0.011) after, as much as chance gives 265 images of a calibrated model.
+    assert found["temperature"]["value"] == pytest.approx(0.71, abs=0.08)
+    assert found["temperature"]["before"]["ece"] == pytest.approx(0.149, abs=0.04)
+    assert found["temperature"]["after"]["ece"] == pytest.approx(found["temperature"]["after"]["ece_by_chance"], abs=0.03)
 
 
 def test_samples_name_real_images_and_their_thumbnails(run):
