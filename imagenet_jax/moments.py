@@ -40,7 +40,8 @@ def estimator(
         numbers = range(max(0, stop - last), stop)
         if not numbers:
             return state
-        variables = sharding.replicate(mesh, state.variables("ema"))
+        # With the run's own statistics: BatchNorm rounds relative to them, and the average's depend on when they were estimated.
+        variables = sharding.replicate(mesh, {"params": state.ema["params"], "batch_stats": state.batch_stats})
         total: Any = None
         for number, batch in zip(numbers, views(start=numbers.start, stop=stop), strict=True):
             images = sharding.put_batch(mesh, {"image": batch["image"]})["image"]
