@@ -170,7 +170,7 @@ def test_a_sharpness_aware_step_sums_each_of_its_two_gradients_once(communicatio
     assert {c.kind for c in found} == {"all-reduce"}
     assert all(c.entry for c in found)
     parameters = 4 * tree.count(abstract.params)
-    statistics = 4 * tree.count(abstract.batch_stats)  # of the first pass
+    statistics = 4 * tree.count(abstract.batch_stats)  # of one pass
     assert sum(c.size for c in found) == pytest.approx(2 * parameters + statistics, abs=64)
     assert sum(c.size >= parameters for c in found) == 2
 
