@@ -109,7 +109,7 @@ class Run:
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end
-            assert not self.ended(), self.said()
+            assert not self.ended() or condition(), self.said()  # it may have come just before the end
             time.sleep(0.002)
 
     def records(self, kind: str) -> list[int]:
