@@ -4,6 +4,7 @@ The training step never lets a non-finite loss or gradient touch the state: para
 stay as they are, and only `step`, the position in the data, moves on.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -169,8 +170,8 @@ def make_eval_step(
 
     def eval_step(variables: dict[str, Any], sums: Sums, batch: dict[str, jax.Array]) -> tuple[Sums, jax.Array, jax.Array]:
         images = normalize(batch["image"], mean, std, model.dtype)
-        views = _views(images, flip, translate)
-        logits = cast(jax.Array, sum(weight * _logits(model, variables, view, columns) for weight, view in views))
+        each = (weight * _logits(model, variables, view, columns) for weight, view in _views(images, flip, translate))
+        logits = functools.reduce(jnp.add, each)
         label, mask = batch["label"], batch["mask"]
         losses = jnp.where(mask, cross_entropy(logits, label), 0)
         new = {

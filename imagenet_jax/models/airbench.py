@@ -47,8 +47,19 @@ class Group(nn.Module):
         norm = layers.BatchNorm(
             self.bn_group, self.bn_momentum, 1e-12, self.dtype, self.param_dtype, train=self.train, affine=False, name=name
         )
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-        return nn.gelu(norm(x) + (self.bias_gain * bias).astype(self.dtype).reshape(1, 1, 1, -1), approximate=False)
+        return nn.gelu(Shift(self.bias_gain, self.param_dtype, name=f"{name}_shift")(norm(x)), approximate=False)
+
+
+class Shift(nn.Module):
+    """x + gain * bias, a channel."""
+
+    gain: float
+    param_dtype: layers.Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        return x + (self.gain * bias).astype(x.dtype).reshape(1, 1, 1, -1)
 
 
 class Airbench(layers.Classifier):

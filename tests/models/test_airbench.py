@@ -52,6 +52,6 @@ def test_biases_of_norms_learn_64_times_as_fast_and_decay_like_the_rest():
             logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
             return jnp.sum(logits[:, 0])
 
-        return model.bias_gain * jax.jit(jax.grad(loss))(variables["params"])["group2"]["norm1_bias"]
+        return model.bias_gain * jax.jit(jax.grad(loss))(variables["params"])["group2"]["norm1_shift"]["bias"]
 
     np.testing.assert_allclose(moved(model), 64 * moved(plain), rtol=1e-3, atol=1e-6)

@@ -147,11 +147,12 @@ def plain_airbench94(torch):
         for i, fed in ((1, inputs), (2, width)):
             setattr(g, f"conv{i}", nn.Conv2d(fed, width, 3, padding="same", bias=False))
             setattr(g, f"norm{i}", nn.BatchNorm2d(width, eps=1e-12, affine=False))
-            setattr(g, f"norm{i}_bias", nn.Parameter(torch.randn(width) / 8))
+            setattr(g, f"norm{i}_shift", nn.Module())
+            getattr(g, f"norm{i}_shift").bias = nn.Parameter(torch.zeros(width))
 
         def forward(x):
-            x = f.gelu(g.norm1(f.max_pool2d(g.conv1(x), 2)) + 8 * g.norm1_bias.view(1, -1, 1, 1))
-            return f.gelu(g.norm2(g.conv2(x)) + 8 * g.norm2_bias.view(1, -1, 1, 1))
+            x = f.gelu(g.norm1(f.max_pool2d(g.conv1(x), 2)) + 8 * g.norm1_shift.bias.view(1, -1, 1, 1))
+            return f.gelu(g.norm2(g.conv2(x)) + 8 * g.norm2_shift.bias.view(1, -1, 1, 1))
 
         g.forward = forward
         return g
