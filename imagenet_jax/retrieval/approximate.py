@@ -16,7 +16,6 @@ from imagenet_jax.retrieval.store import Index
 FILE, FACTS = "approximate.faiss", "approximate.json"
 PER_LIST = 40  # vectors that faiss wants for training a centroid
 CHECKED = 100  # queries that recall is counted on
-SPREAD = 16  # vectors a training sample takes from each block, at least
 
 
 def lists_for(rows: int) -> int:
@@ -89,7 +88,7 @@ def without_self(found: np.ndarray, rows: np.ndarray) -> list[list[int]]:
 def _sample(index: Index, count: int) -> np.ndarray:
     """About `count` vectors, evenly spaced through all."""
     step = max(1, len(index) // count)
-    return np.concatenate([block[-first % step :: step] for first, block in index.blocks()])
+    return np.concatenate([block[-first % step :: step].copy() for first, block in index.blocks()])  # a view would keep the block
 
 
 def _identity(index: Index) -> dict[str, Any]:
