@@ -123,6 +123,7 @@ def test_state_and_batch_in_parts_change_nothing_in_float32():
 FREE = {"ema_decay": 0.0, "schedule_free": 0.9, "schedule": "constant", "optimizer": {"name": "sgd", "momentum": 0.0}}
 
 
+@pytest.mark.slow
 def test_the_gradient_next_door_and_the_average_depend_on_neither_devices_nor_parts():
     one, parts = (
         losses(n, 5, "float32", 4, sam_rho=0.05, **FREE, **how) for n, how in ((1, {}), (8, {"fsdp": 4, "accumulate": 2}))

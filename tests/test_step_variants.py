@@ -107,6 +107,7 @@ def test_schedule_free_learning_is_defazio_et_als(x64):
     assert float(ours.ema["weight"]) == pytest.approx(total)
 
 
+@pytest.mark.slow
 def test_schedule_free_learning_is_optaxs(x64):
     """optax counts from step 1, so that its rate of step i is ours of i - 1."""
     ours, begin, rates, gradient = trained(schedule_free=0.9, optimizer=ADAM)

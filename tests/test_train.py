@@ -120,6 +120,7 @@ TAUGHT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_taught_sharpness_aware_schedule_free_run_resumes_in_every_bit(whole_run, tiny_data, tmp_path):
     """The other run teaches; it is needed again, known by its content, and no checkpoint holds it."""
     teacher, file = whole_run

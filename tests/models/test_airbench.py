@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from imagenet_jax import models
 from imagenet_jax.models import airbench
@@ -40,6 +41,7 @@ def test_a_run_begins_with_the_kernel_of_its_images_and_the_identity():
     assert 0 < np.abs(kernel[..., 24:]).max() <= 1 / np.sqrt(9 * 24)
 
 
+@pytest.mark.slow
 def test_biases_of_norms_learn_64_times_as_fast_and_decay_like_the_rest():
     """The gradient of a bias that is 8 times its parameter is 8 times as large, and so is what a step of it does."""
     model = models.create("airbench94", num_classes=10, widths=(8, 8, 8))
