@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import re
+import shutil
 import sys
 
 # Before jax is imported anywhere: the number of devices is read once.
@@ -107,6 +108,13 @@ def safetensors_torch():
 def onnxruntime():
     """Runs ONNX files."""
     return _reference("onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that the served page is tested in."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return found or _absent("no Chromium: apt-get install chromium")
 
 
 @pytest.fixture(scope="session")

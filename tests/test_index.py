@@ -37,6 +37,8 @@ def test_knn_votes_are_those_of_the_probe(make_index, random_unit, tmp_path, cap
     other = make_index(tmp_path / "other", queries, labels=truth, weights="v")
     with pytest.raises(UserError, match="weights: w here, v there"):
         knn.evaluate(train, other, (1,))
+    with pytest.raises(UserError, match="pictures without a label"):
+        knn.evaluate(train, make_index(tmp_path / "unknown", queries), (1,))
 
 
 def test_duplicates_are_grouped_and_found_across(make_index, random_unit, tmp_path, capsys):

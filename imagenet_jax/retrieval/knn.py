@@ -22,6 +22,10 @@ def evaluate(train: Index, counted: Index, ks: Sequence[int]) -> dict[int, dict[
     classes, labels, truth = train.manifest["data"]["classes"], train.labels(), counted.labels()
     if classes != counted.manifest["data"]["classes"] or not classes:
         raise UserError(f"{train.folder} and {counted.folder} need labels of the same classes: embed --dataset, not --folder.")
+    if min(labels.min(initial=0), truth.min(initial=0)) < 0 or not len(train) or not len(counted):
+        raise UserError(
+            f"{train.folder} or {counted.folder} has pictures without a label, or none at all. Choose a split with labels."
+        )
     top1, top5 = dict.fromkeys(ks, 0), dict.fromkeys(ks, 0)
     for first, queries in counted.blocks(QUERIES):
         found = nearest(train.blocks(), queries, min(max(ks), len(train)))
