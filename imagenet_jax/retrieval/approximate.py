@@ -1,6 +1,7 @@
 """Approximate nearest neighbours by faiss (extra [search]): an inverted file of 8-bit vectors, mapped from the disk.
 
-Built a block at a time, so memory holds the training sample and what faiss has compressed, never all vectors.
+Built a block at a time, so memory holds the training sample and what faiss has compressed, never all vectors. What it finds is
+scored again by the vectors themselves, so scores are exact and 8 bits decide only who is looked at.
 """
 
 import json
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.retrieval.exact import Found, nearest
+from imagenet_jax.retrieval.exact import Found, nearest, nothing
 from imagenet_jax.retrieval.store import Index
 
 FILE, FACTS = "approximate.faiss", "approximate.json"
 PER_LIST = 40  # vectors that faiss wants for training a centroid
+LOOKED_AT = 4  # candidates for each of the k that are wanted
 CHECKED = 100  # queries that recall is counted on
 
 
@@ -39,18 +41,24 @@ class Approximate:
         if not same:
             raise UserError(f"{path} is of other vectors than those beside it. Make it anew: python -m imagenet_jax.index build")
         try:
-            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+            self._approximate: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise UserError(f"{path} cannot be read: {str(error).splitlines()[-1]}. Make it anew: index build") from None
-        if self._index.d != index.dimension or self._index.ntotal != len(index):
+        if self._approximate.d != index.dimension or self._approximate.ntotal != len(index):
             raise UserError(f"{path} is damaged. Make it anew: python -m imagenet_jax.index build")
-        faiss.extract_index_ivf(self._index).nprobe = int(facts["probes"])
-        self.size = path.stat().st_size
+        faiss.extract_index_ivf(self._approximate).nprobe = int(facts["probes"])
+        self._index, self.size = index, path.stat().st_size
 
     def nearest(self, queries: np.ndarray, k: int) -> Found:
         """As exact.nearest, but some may be missed."""
-        scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), k)
-        return Found(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64))
+        _, candidates = self._approximate.search(np.ascontiguousarray(queries, np.float32), min(LOOKED_AT * k, len(self._index)))
+        found = nothing(len(queries), k)
+        for query, rows, line_scores, line_rows in zip(queries, candidates, *found, strict=True):
+            rows = np.sort(rows[rows >= 0])  # of equal scores the lower row
+            scores = self._index.vectors(rows) @ query
+            best = np.argsort(-scores, kind="stable")[:k]
+            line_scores[: len(best)], line_rows[: len(best)] = scores[best], rows[best]
+        return found
 
 
 def build(index: Index, probes: int = 0) -> int:
