@@ -1,7 +1,6 @@
-"""ResNet-50 by "ResNet strikes back": a1 600 epochs, a2 300, a3 100. For ResNet-18 add --config.model.name=resnet18.
+"""ResNet-50 by "ResNet strikes back": a1 600 epochs, a2 300, a3 100.
 
-Target:   a1: 80.4, a2: 79.8, a3: 78.1 % top-1 at 224 pixels (arXiv 2110.00476); ResNet-18: 71.5, 70.6, 68.2 %
-          (timm results-imagenet.csv, resnet18.a1_in1k and so on).
+Target:   a1: 80.4, a2: 79.8, a3: 78.1 % top-1 at 224 pixels (arXiv 2110.00476).
 Measured: not run.
 Command:  python -m imagenet_jax.main --config=configs/resnet50_rsb.py:a3 --workdir=runs/resnet50_rsb
 """

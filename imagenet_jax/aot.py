@@ -75,10 +75,13 @@ def compile_step(chosen: config.Config, topology: str, num_classes: int) -> tupl
     mesh = sharding.make_mesh(devices, chosen.mesh.fsdp)
     validate.config(chosen, devices=mesh.size)
     c = config.plain(chosen)
+    if c["distill"]["weights"]:
+        raise UserError("aot compiles no teacher. Set --config.distill.weights='' to compile the student's step.")
     model = build.model(c, num_classes)
-    schedule, _ = build.schedule(c, Plan(c, EXAMPLES))
+    plan = Plan(c, EXAMPLES)
+    schedule, _ = build.schedule(c, plan)
     abstract = build.abstract_state(model, c, mesh)
-    step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), abstract, mesh)
+    step = train.jitted_step(c, model, build.optimizer(c), schedule, build.loss(c, ()), plan, abstract, mesh)
     try:
         return step.lower(abstract, sharding.batch_shapes(mesh, c["batch_size"], c["image_size"])).compile(), c
     except jax.errors.JaxRuntimeError as error:
@@ -96,7 +99,8 @@ def account(compiled: Any, chip: Chip) -> str:
     lines = [
         f"memory       arguments {_mib(memory.argument_size_in_bytes)}, temporaries {_mib(memory.temp_size_in_bytes)}, "
         f"peak {_mib(peak)}: {'fits' if peak < chip.memory * 1e9 else 'does not fit'} {chip.memory:g} GB",
-        f"work         {cost['flops'] / 1e12:.3f} TFLOP, {cost['bytes accessed'] / 1e9:.2f} GB accessed",
+        f"work         {cost['flops'] / 1e12:.3f} TFLOP, {cost['bytes accessed'] / 1e9:.2f} GB accessed, of HBM "
+        f"{hlo.traffic(compiled.as_text()) / 1e9:.2f} GB",
     ]
     kinds: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
     for found in hlo.collectives(compiled.as_text()):

@@ -9,12 +9,13 @@ import optax
 from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
+from imagenet_jax.config import AVERAGES
 from imagenet_jax.data import wordnet
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import RUNNING
 from imagenet_jax.ops import losses
 from imagenet_jax.ops.mix import Mixing, mix
-from imagenet_jax.optim import optimizers, schedules
+from imagenet_jax.optim import averages, optimizers, schedules
 from imagenet_jax.plan import Plan
 from imagenet_jax.state import TrainState, make_init
 
@@ -35,11 +36,15 @@ def model(config: dict[str, Any], num_classes: int) -> Any:
 def optimizer(config: dict[str, Any]) -> Any:
     """The optax transformation that a plain (JSON) config describes.
 
-    A frozen parameter has no gradient (step.py); here it gets no weight decay either, so that its direction is 0.
+    A frozen parameter has no gradient (step.py); here it gets no weight decay either, so that its direction is 0. Raises UserError
+    for schedule-free learning with momentum.
     """
     settings = dict(config["optimizer"])
+    name = settings.pop("name")
+    if config["schedule_free"]:
+        optimizers.without_momentum(name, settings)
     made = optimizers.make(
-        settings.pop("name"),
+        name,
         weight_decay=config["weight_decay"],
         no_weight_decay=(*config["no_weight_decay"], *config["frozen"]),
         clip_norm=config["clip_norm"],
@@ -105,20 +110,32 @@ def label_smoothing(config: dict[str, Any]) -> float:
     return 0.0 if config["loss"] == "semantic_softmax" else config["label_smoothing"]
 
 
+def average(config: dict[str, Any], plan: Plan) -> averages.Average | None:
+    """How the average of the weights moves, None where none is kept; validate.py sees to it that only one kind is asked for."""
+    interval = config["ema_interval"]
+    if config["swa_start"]:
+        return averages.swa(round(config["swa_start"] * plan.per_epoch), interval)
+    if config["lookahead"]:
+        return averages.lookahead(config["lookahead"], interval, plan.total)
+    if config["schedule_free"]:
+        return averages.schedule_free
+    return averages.ema(config["ema_decay"], interval) if config["ema_decay"] else None
+
+
+def model_init(model: Any, config: dict[str, Any]) -> Any:
+    """Key -> the model's random variables."""
+    size = config["image_size"]  # MLP-Mixer's parameters depend on it
+    return lambda key: model.init(key, jax.numpy.zeros((1, size, size, 3), model.dtype), train=False)
+
+
 def state_init(model: Any, config: dict[str, Any]) -> Any:
     """Key -> TrainState at step 0, to be jitted."""
-    size = config["image_size"]  # MLP-Mixer's parameters depend on it
-    blank = jax.ShapeDtypeStruct((1, size, size, 3), model.dtype)
-
-    def init_model(key: jax.Array) -> dict[str, Any]:
-        return model.init(key, jax.numpy.zeros(blank.shape, blank.dtype), train=False)
-
-    return make_init(init_model, optimizer(config), with_ema=config["ema_decay"] > 0)
+    return make_init(model_init(model, config), optimizer(config), with_ema=any(config[key] for key in AVERAGES))
 
 
 def state_from(config: dict[str, Any]) -> Any:
     """Variables -> TrainState at step 0, to be jitted: for weights that are there already."""
-    return make_init(lambda variables: variables, optimizer(config), with_ema=config["ema_decay"] > 0)
+    return make_init(lambda variables: variables, optimizer(config), with_ema=any(config[key] for key in AVERAGES))
 
 
 def abstract_state(model: Any, config: dict[str, Any], mesh: Mesh) -> TrainState:

@@ -14,21 +14,21 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
-from imagenet_jax import distributed, logs, tree
+from imagenet_jax import digest, distributed, logs, tree
 from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.state import TrainState
 
 FORMAT = 2
 DIGITS = 8  # of a step's directory name
+PARTS = {"state", "manifest", "_CHECKPOINT_METADATA", "commit_success.txt"}  # what lies in it
 
 
 class Checkpoints:
@@ -36,17 +36,19 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, keep: int = 3, keep_every: int = 0):
         self.directory = workdir.absolute() / "checkpoints"
-        distributed.main_first(lambda: _set_aside(self.directory))
+        policy = _Keep(workdir, keep, keep_every)
+        distributed.main_first(lambda: _set_aside(self.directory, policy))
         self._begun: int | None = None  # the step last given to orbax, which may still be writing it
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Keep(workdir, keep, keep_every),
+                preservation_policy=policy,
                 step_name_format=ocp.path.step.standard_name_format(step_format_fixed_length=DIGITS),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             ),
         )
+        self._identity = _identity(self.directory)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -67,7 +69,7 @@ class Checkpoints:
         step = int(state.step)
         if step in (self._begun, self.latest()):
             return
-        finite, digests = _examine(state)
+        finite, digests = digest.examine(state)
         names = [path for path, _ in tree.paths(state)]
         if not all(finite):
             bad = [name for name, fine in zip(names, finite, strict=True) if not fine]
@@ -90,6 +92,11 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: tensorstore's, for a full disk among others
+            if _identity(self.directory) != self._identity:  # it need not be absent: tensorstore makes what its drafts lie in
+                raise RunError(
+                    f"{self.directory} has vanished during the run: it was removed, renamed or unmounted. Bring it back, in place "
+                    "of what may lie there now, and the same command goes on from the last step in it."
+                ) from error
             raise RunError(f"Saving a checkpoint to {self.directory} failed: {_brief(error)}") from error
 
     def restore_newest(self, like: TrainState) -> TrainState:
@@ -98,16 +105,18 @@ class Checkpoints:
         Damaged steps above it are renamed, with one line each, so that the run can save them anew. Raises RunError where no step
         is sound, and renames nothing then; UserError as `restore` does.
         """
-        damaged = {}
-        for step in steps(self.directory):
+        damaged: dict[int, RunError] = {}
+
+        def newest() -> int:
+            return next((step for step in steps(self.directory) if step not in damaged), -1)
+
+        while (step := distributed.from_main(newest())) >= 0:
             try:
                 state = restore(self.directory, step, like)
             except RunError as error:
                 damaged[step] = error
                 continue
-            distributed.main_first(
-                lambda found=damaged: [_rename(self.directory / name(k), "damaged", str(e)) for k, e in found.items()]
-            )
+            distributed.main_first(lambda: [_rename(self.directory / name(k), "damaged", str(e)) for k, e in damaged.items()])
             if damaged:
                 self._manager.reload()  # orbax remembers what it has seen
             return state
@@ -124,9 +133,16 @@ class _Keep:
         self._workdir, self._newest, self._every = workdir, newest, every
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [c.step for c in checkpoints]  # ascending
-        kept = {*steps[-self._newest :], best_step(self._workdir, steps)}
-        return [step in kept or (self._every > 0 and step % self._every == 0) for step in steps]
+        steps = [c.step for c in checkpoints]
+        kept = self.of(steps)
+        return [step in kept for step in steps]
+
+    def of(self, steps: Iterable[int]) -> set[int]:
+        """Those of `steps` that stay."""
+        ordered = sorted(steps)
+        best = best_step(self._workdir, ordered)
+        newest = ordered[-self._newest :]
+        return {step for step in ordered if step in newest or step == best or (self._every > 0 and step % self._every == 0)}
 
 
 def best_step(workdir: pathlib.Path, steps: Iterable[int]) -> int | None:
@@ -141,9 +157,17 @@ def best_step(workdir: pathlib.Path, steps: Iterable[int]) -> int | None:
 def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
     """The state of `step`, with the shapes, dtypes and shardings of `like` (arrays or ShapeDtypeStructs).
 
-    Raises UserError where there is none or where its leaves are not those of `like`, and RunError where it is damaged.
+    Raises UserError where there is none or where its leaves are not those of `like`, and RunError where it is damaged; the same in
+    all processes of the run, though it be one alone that meets it.
     """
     folder = directory / name(step)
+    state, digests = distributed.together(lambda: _read(folder, like))
+    distributed.together(lambda: _compare(folder, state, digests))
+    return state
+
+
+def _read(folder: pathlib.Path, like: TrainState) -> tuple[TrainState, dict[str, int]]:
+    """What lies there for this process's devices, and the digests that all of it should have."""
     stored = _manifest(folder)
     if stored is None:
         raise UserError(f"{folder} is no checkpoint: its manifest is missing or unreadable.")
@@ -155,32 +179,23 @@ def restore(directory: pathlib.Path, step: int, like: TrainState) -> TrainState:
             + "; ".join(f"{k} is {stored['leaves'].get(k)}, wanted {wanted.get(k)}" for k in differing[:3])
         )
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})  # waits for no other, which may have failed
     try:
-        with ocp.StandardCheckpointer() as reader:
-            state = reader.restore((folder / "state").absolute(), abstract)
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
+            return reader.restore((folder / "state").absolute(), abstract), stored["digests"]
     except jax.errors.JaxRuntimeError:  # out of memory, say
         raise
     except Exception as error:  # orbax and tensorstore have no common one for files that are cut short or gone
         raise RunError(f"{folder} is damaged: {_brief(error)}.") from error
-    _, digests = _examine(state)
-    changed = [k for (k, _), digest in zip(tree.paths(state), digests, strict=True) if stored["digests"].get(k) != digest]
+
+
+def _compare(folder: pathlib.Path, state: TrainState, wanted: dict[str, int]) -> None:
+    """Raise RunError where a leaf's digest is not the one wanted. Leaves that are split over processes take all of these."""
+    _, found = digest.examine(state)
+    changed = [k for (k, _), one in zip(tree.paths(state), found, strict=True) if wanted.get(k) != one]
     if changed:
         raise RunError(f"{folder} is damaged: {len(changed)} leaves are not as they were saved, the first: {changed[0]}.")
-    return state
-
-
-def _examine(state: Any) -> tuple[list[bool], list[int]]:
-    """For each leaf, whether it is finite, and its digest.
-
-    Compiled once a shape, not as one program: 429 leaves of ResNet-50's state have 29 shapes.
-    """
-    found = jax.device_get([_look(leaf) for leaf in jax.tree.leaves(state)])
-    return [bool(finite) for finite, _ in found], [int(digest) for _, digest in found]
-
-
-@jax.jit
-def _look(leaf: jax.Array) -> jax.Array:
-    return jnp.stack([jnp.all(jnp.isfinite(leaf)).astype(jnp.uint32), _digest(leaf)])
 
 
 def _brief(error: Exception) -> str:
@@ -188,28 +203,6 @@ def _brief(error: Exception) -> str:
     said = str(error).strip() or type(error).__name__
     system = re.search(r"os_error_code='(\d+)'", said)
     return os.strerror(int(system[1])) if system else said.splitlines()[0].partition(" [source")[0][:300]
-
-
-def _digest(leaf: jax.Array) -> jax.Array:
-    """The sum, modulo 2^32, of hashes of the leaf's words and their places.
-
-    Each hash is a bijection of its word, so a change within one word is always seen, others but for one in 2^32, as with a CRC. A
-    sum of integers does not depend on its order: the digest is the same however the leaf is split over devices and processes, each
-    of which reads only its own part, at the speed of its memory. It guards against faults, not against forgers.
-    """
-    size = min(leaf.dtype.itemsize, 4)
-    bits = leaf.astype(jnp.uint8) if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, f"uint{8 * size}")
-    place = jnp.zeros(bits.shape, jnp.uint32)
-    for axis, length in enumerate(bits.shape):  # not through a flat view, which would gather a leaf that is split
-        place = place * np.uint32(length & 0xFFFFFFFF) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-    return jnp.sum(_mix(bits.astype(jnp.uint32) ^ _mix(place)), dtype=jnp.uint32)
-
-
-def _mix(x: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3 (Appleby 2011), a bijection of 32 bits that spreads each of them over all."""
-    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
 
 
 def steps(directory: pathlib.Path) -> list[int]:
@@ -243,15 +236,31 @@ def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
     return [d for d in directory.glob("[0-9]" * DIGITS) if d.is_dir()]
 
 
-def _set_aside(directory: pathlib.Path) -> None:
+def _set_aside(directory: pathlib.Path, policy: _Keep) -> None:
     """Rename steps without a readable manifest: orbax would count them, and skip every save up to their number in silence.
 
-    Raises RunError as `latest_step` does.
+    Those that hold parts of a step and would not be kept are what a killed run was deleting, and go. Raises RunError as
+    `latest_step` does.
     """
     latest_step(directory)
+    kept = policy.of(int(folder.name) for folder in _folders(directory))
     for folder in _folders(directory):
-        if _manifest(folder) is None:
+        if _manifest(folder):
+            continue
+        if int(folder.name) in kept or not {f.name for f in folder.iterdir()} <= PARTS:
             _rename(folder, "unreadable", f"{folder} has no readable manifest, so it is no checkpoint.")
+        else:
+            shutil.rmtree(folder)
+            print(f"{folder} was being deleted when the run ended: what was left of it is deleted.", flush=True)
+
+
+def _identity(directory: pathlib.Path) -> tuple[int, int] | None:
+    """What tells a directory from another one of its name; None where there is none or its disk does not answer."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _rename(folder: pathlib.Path, what: str, why: str) -> None:

@@ -21,7 +21,7 @@ from imagenet_jax.errors import UserError, unknown
 # What a rerun may change: no result depends on it, but for the order of sums and, with `accumulate`, what dropout draws. Every
 # other difference from the frozen config is refused.
 FREE_ON_RESUME = (
-    "mesh.fsdp", "accumulate",
+    "mesh.fsdp", "accumulate", "distill.weights",  # where the teacher lies: what it is, record.freeze checks
     "eval_batch_size", "log_interval", "checkpoint_interval", "keep_checkpoints", "keep_every", "max_skipped", "stall_seconds",
     "data.threads", "data.processes", "data.prefetch", "data.cache", "data.check_crc",
 )  # fmt: skip
@@ -41,6 +41,8 @@ PREPROCESSING = {
     "mean": (0.485, 0.456, 0.406),  # per channel, of images in 0..1
     "std": (0.229, 0.224, 0.225),
 }
+
+AVERAGES = ("ema_decay", "swa_start", "lookahead", "schedule_free")  # the kinds of an average of the weights
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -92,6 +94,7 @@ def default() -> Config:
     c.mesh = config_dict.ConfigDict()
     c.mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and averages, each holding a part
     c.eval_flip = False  # evaluation averages the logits of each image and its mirror image; every result says so
+    c.eval_translate = 0  # and those of the image moved by so many pixels up-left and down-right, which weigh half
 
     # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. They are
     # keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; else its defaults hold.
@@ -107,12 +110,22 @@ def default() -> Config:
     # semantic_softmax: a softmax for each depth of ImageNet's classes in WordNet, for data sets with classes above others
     c.bce_target_threshold = 0.0  # sigmoid losses: targets above it become 1, others 0, after mixing; 0: as they are
     c.label_smoothing = 0.0
+    c.distill = config_dict.ConfigDict()
+    c.distill.weights = ""  # a folder of weights or a run that teaches; the same one is needed to resume; "": no teacher
+    c.distill.kind = "soft"  # its probabilities (Hinton); hard: the class it chooses (DeiT)
+    c.distill.alpha = 0.5  # what the teacher's part of the loss weighs; 1 - alpha is the labels'
+    c.distill.temperature = 1.0  # of soft
     c.mixup_alpha = 0.0  # of the Beta distribution that the share of the other image follows; 0: off
     c.cutmix_alpha = 0.0  # likewise, of the area cut out and replaced; with both, one of them a step
     c.mix_probability = 1.0  # of mixing at all, a step
     c.mix_switch = 0.5  # of CutMix, where both are on
-    c.ema_decay = 0.0  # of parameters and BN statistics, an update of the average; 0: off
-    c.ema_interval = 1  # steps from one update to the next
+    c.sam_rho = 0.0  # sharpness-aware: the gradient that counts is taken this far (L2) up the gradient, at twice the cost; 0: off
+    # One average of the weights may be kept, is evaluated beside them (named ema, whatever its kind), and used by predict.
+    c.ema_decay = 0.0  # exponential, of parameters and BN statistics: what an update keeps; 0: off
+    c.swa_start = 0.0  # the plain mean from this epoch on (SWA), with BN statistics of its own; 0: off
+    c.lookahead = 0.0  # slow weights that training returns to: at the end they keep this share an update; 0: off
+    c.schedule_free = 0.0  # beta: gradients are taken at this share of the average and 1 - beta of the parameters; 0: off
+    c.ema_interval = 1  # steps from one update to the next, of the first three
 
     # Learning rate, a function of the step alone.
     c.learning_rate = 0.1  # peak, at a batch of lr_batch

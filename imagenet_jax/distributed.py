@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ SHUTDOWN = 30  # seconds that a process which ends waits for the others
 SENT_AHEAD = 3  # a stop takes effect this many calls after it was asked for; one more than the steps that the loop has in flight
 VISIBLE = 30  # seconds until all see a new file; NFS may take as long to notice
 MESSAGE = 4096  # bytes of an error that is passed on
+
+T = TypeVar("T")
 
 
 def start(flags: argparse.Namespace) -> None:
@@ -99,24 +101,38 @@ def check_shared(workdir: pathlib.Path) -> None:
 
 def main_first(action: Callable[[], Any]) -> None:
     """Process 0 acts, the others go on afterwards. A UserError or RunError that it meets is raised in all of them."""
+    together(action if runtime.is_main_process() else lambda: None)
+
+
+def together(action: Callable[[], T]) -> T:
+    """All act, each by itself, and wait for each other; returns what `action` returned here.
+
+    A UserError or RunError that one of them meets is raised in all; of several, the one of the lowest process.
+    """
     if jax.process_count() == 1:
-        action()
-        return
-    said = np.zeros(MESSAGE, np.uint8)
-    if runtime.is_main_process():
-        try:
-            action()
-        except (UserError, RunError) as error:
-            text = f"{type(error).__name__}:{error}".encode()[:MESSAGE]
-            said[: len(text)] = list(text)
-    kind, _, message = bytes(multihost_utils.broadcast_one_to_all(said)).rstrip(b"\0").decode(errors="replace").partition(":")
-    if kind:
-        raise {"UserError": UserError, "RunError": RunError}[kind](message)
+        return action()
+    result, said = None, np.zeros(MESSAGE, np.uint8)
+    try:
+        result = action()
+    except (UserError, RunError) as error:
+        text = f"{type(error).__name__}:{error}".encode()[:MESSAGE]
+        said[: len(text)] = list(text)
+    for process, each in enumerate(multihost_utils.process_allgather(said)):
+        kind, _, message = bytes(each).rstrip(b"\0").decode(errors="replace").partition(":")
+        if kind:
+            whose = f"Process {process}: " if process else ""
+            raise {"UserError": UserError, "RunError": RunError}[kind](whose + message)
+    return cast(T, result)
 
 
 def from_main(value: int) -> int:
     """Process 0's value, in all of them."""
     return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def of_all(value: float) -> list[float]:
+    """The values of all processes, in their order."""
+    return [value] if jax.process_count() == 1 else multihost_utils.process_allgather(np.float32(value)).tolist()
 
 
 class Stop:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_jax import cli, distributed, infer, processes, runtime, sharding, suite
+from imagenet_jax import cli, distributed, infer, processes, record, runtime, sharding, suite
 from imagenet_jax.data import locate
 from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluator import Counts, Evaluator, figures
+from imagenet_jax.evaluator import LOGITS, Counts, Evaluator, figures
 from imagenet_jax.logs import write_json
 from imagenet_jax.metrics import hierarchy
 from imagenet_jax.worst import worst_classes
@@ -57,7 +57,7 @@ def write(
         "step": step,
         "images": len(source),
         "encoding": source.encoding,
-        "preprocessing": run["preprocessing"] | {"flip": evaluator.flip},
+        "preprocessing": run["preprocessing"] | evaluator.views,
         "decoder": run["preprocessing"]["decoder"],
         "versions": runtime.versions(),
         "devices": runtime.devices(),
@@ -89,8 +89,7 @@ def result_path(workdir: pathlib.Path, dataset: str, split: str) -> pathlib.Path
 def summary(result: dict[str, Any]) -> str:
     """The lines that a person wants to see."""
     step = f", step {result['step']:,}" if result["step"] else ""
-    mirrored = ", with mirror images" if result["preprocessing"]["flip"] else ""
-    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}{mirrored}"]
+    lines = [f"{result['dataset']} {result['split']}: {result['images']:,} images{step}{record.views(result['preprocessing'])}"]
     for name in ("raw", "ema"):
         if r := result[name]:
             macro = r["macro"]
@@ -98,7 +97,22 @@ def summary(result: dict[str, Any]) -> str:
                 f"  {name}  top-1 {r['top1']:.2%}  top-5 {r['top5']:.2%}  loss {r['loss']:.4f}  macro precision "
                 f"{macro['precision']:.2%}  recall {macro['recall']:.2%}  F1 {macro['f1']:.2%}"
             )
+            lines.append(f"  {'':{len(name)}}  {_calibrated(r)}")
     return "\n".join(lines)
+
+
+def _calibrated(r: dict[str, Any]) -> str:
+    if r["top1_interval"] is None:
+        return f"no calibration: the logits take more than {LOGITS / 2**30:.0f} GiB"
+    low, high = r["top1_interval"]
+    text = f"top-1 95 % [{low:.2%}, {high:.2%}]"
+    if (c := r["calibration"]) is None:
+        return text + "  no calibration: some logits are not finite"
+    text += f"  ECE {c['ece']:.3f} ({c['ece_by_chance']:.3f} by chance)  Brier {c['brier']:.3f}"
+    if t := c["temperature"]:
+        text += f"  T {t['value']:.2f}, fitted to {t['fitted_to']:,} images; ECE of the other {t['reported_on']:,} "
+        text += f"{t['before']['ece']:.3f}, with it {t['after']['ece']:.3f} ({t['after']['ece_by_chance']:.3f} by chance)"
+    return text
 
 
 def main(argv: list[str]) -> int:
@@ -134,18 +148,20 @@ def main(argv: list[str]) -> int:
 
 def _suite(flags: argparse.Namespace, folder: pathlib.Path, counter: suite.Counter, written: Callable[..., Any]) -> int:
     """Count a suite of sets, or one set in several views, and print each row when it is known."""
-    record, name = counter.loaded.record, flags.suite
+    run, name = counter.loaded.record, flags.suite
     if name:
         if counter.loaded.classes != tuple(readable(wnids())):
             raise UserError(f"--suite={name} is for models of ImageNet's 1,000 classes.")
-        val = _source(flags, record) if flags.dataset else None
-        found = suite.find_paper(_data_dir(flags, record), val)
+        val = _source(flags, run) if flags.dataset else None
+        found = suite.find_paper(_data_dir(flags, run), val)
     else:
-        source = _source(flags, record)
+        source = _source(flags, run)
         name = result_path(folder, source.dataset, source.split).stem
         found = suite.Suite({f"{source.dataset} {source.split}": source}, {}, {}, [])
     flips = sorted({counter.own.flip, counter.own.flip or flags.flip})
-    views = [suite.View(size, flip) for size in flags.image_size or [counter.own.image_size] for flip in flips]
+    views = [
+        suite.View(size, flip, counter.own.translate) for size in flags.image_size or [counter.own.image_size] for flip in flips
+    ]
     rows = []
     print(suite.HEADING)
     for row in suite.rows(found, counter, views, written):
@@ -172,17 +188,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _source(flags: argparse.Namespace, record: dict[str, Any]) -> Source:
+def _source(flags: argparse.Namespace, run: dict[str, Any]) -> Source:
     """The data that the flags name, else the run's."""
     if flags.dataset:
         return open_source(locate.data_dir(flags.data_dir), flags.dataset, flags.split or "validation")
-    data = record["dataset"]
-    return open_source(_data_dir(flags, record), f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
+    data = run["dataset"]
+    return open_source(_data_dir(flags, run), f"{data['name']}:{data['version']}", flags.split or data["eval_split"])
 
 
-def _data_dir(flags: argparse.Namespace, record: dict[str, Any]) -> locate.Place:
+def _data_dir(flags: argparse.Namespace, run: dict[str, Any]) -> locate.Place:
     """The directory that the flags name, else where the run found its data, if that is still there."""
-    if flags.data_dir is None and "data_dir" in record and (recorded := locate.place(record["data_dir"])).is_dir():
+    if flags.data_dir is None and "data_dir" in run and (recorded := locate.place(run["data_dir"])).is_dir():
         return recorded
     return locate.data_dir(flags.data_dir)
 

@@ -71,7 +71,7 @@ def figures(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:
 class Evaluator:
     """The jitted evaluation of one model on one split; `count` may be called with ever new weights.
 
-    With `flip`, what is counted is the mean of an image's logits and those of its mirror image; samples show the image's alone.
+    With `flip` and `translate`, what is counted are mean logits over several views of an image (step.py); samples show one view's.
     `columns` are the model's classes that the source's are, where the source has fewer (ImageNet-A); the others' are ignored.
     """
 
@@ -86,14 +86,16 @@ class Evaluator:
         std: tuple[float, ...],
         batch_size: int,
         flip: bool = False,
+        translate: int = 0,
         columns: Sequence[int] | None = None,
         hosting: dict[str, int] | None = None,
     ):
-        self.source, self.pixels, self.mesh, self.batch_size, self.flip = source, pixels, mesh, batch_size, flip
+        self.source, self.pixels, self.mesh, self.batch_size = source, pixels, mesh, batch_size
+        self.views = {"flip": flip, "translate": translate}
         self._hosting = hosting or {}  # threads, processes, prefetch
         place, split = sharding.replicated(mesh), sharding.batched(mesh)
         view: dict[str, Any] = {"mean": mean, "std": std, "columns": columns}
-        step = steps.make_eval_step(model, num_classes=len(source.classes), flip=flip, **view)
+        step = steps.make_eval_step(model, num_classes=len(source.classes), **self.views, **view)
         # Logits stay where they were computed, unless someone wants them: no device waits for another's.
         out = (place, place, split)
         self._step = jax.jit(step, donate_argnums=1, in_shardings=(place, place, split), out_shardings=out)

@@ -118,11 +118,23 @@ def describe(origin: Origin | None, classes: Sequence[str]) -> dict[str, Any] | 
 
 
 def start(
-    origin: Origin | None, said: dict[str, Any] | None, model: Any, c: dict[str, Any], abstract: TrainState
+    origin: Origin | None,
+    said: dict[str, Any] | None,
+    model: Any,
+    c: dict[str, Any],
+    abstract: TrainState,
+    first_images: Callable[[int], np.ndarray],
 ) -> tuple[Callable[[Any], TrainState], Any]:
-    """(function to be jitted, its argument) that make the state at step 0: from the weights, else from a key made of the seed."""
+    """(function to be jitted, its argument) that make the state at step 0: from the weights, else from a key made of the seed.
+
+    `first_images(n)` gives the first n of the training split, uint8, to a model whose first weights come from them.
+    """
+    key = jax.random.key(c["seed"])
     if origin is None or said is None:
-        return build.state_init(model, c), jax.random.key(c["seed"])
+        if not model.first_images:
+            return build.state_init(model, c), key
+        images = (first_images(model.first_images) / 255 - np.array(c["mean"])) / np.array(c["std"])
+        return build.state_from(c), model.begin(jax.device_get(jax.jit(build.model_init(model, c))(key)), images)
     return build.state_from(c), variables(origin, model, abstract, said["head"])
 
 

@@ -1,4 +1,4 @@
-"""What the devices of a compiled program tell each other, read from its HLO text."""
+"""What the devices of a compiled program tell each other, and what a TPU moves in and out of its memory, read from HLO text."""
 
 import math
 import re
@@ -8,6 +8,11 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) .*\{$")
 _OPERATION = re.compile(rf"^\s*(?:ROOT )?%\S+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_LINE = re.compile(r"^\s*(?:ROOT )?%(\S+) = (.*?) ([a-z][\w-]*)\((.*)$")
+_OPERAND = re.compile(r"%([\w.-]+)")
+_LAYOUT = re.compile(r"\b(pred|bf16|[sufc]\d+)\w*\[([\d,]*)\](\{[^}]*\})?")
+_ON_CHIP = "S(1)"  # in a layout: in the vector memory, not in HBM
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy-done", "slice-done", "all-reduce-done")
 _ARRAY = re.compile(r"\b(pred|bf16|[sufc]\d+)\w*\[([\d,]*)\]")
 _BITS = {"pred": 8, "bf16": 16}
 
@@ -41,6 +46,31 @@ def collectives(text: str) -> list[Collective]:
             channel = _CHANNEL.search(line) if "fus" in inside else None
             found.setdefault((kind, channel[1] if channel else f"line {number}"), Collective(kind, sum(arrays), entry))
     return list(found.values())
+
+
+def traffic(text: str) -> int:
+    """Bytes that the operations of a TPU's program read from HBM and write there: each operand and each result once.
+
+    XLA's "bytes accessed" counts what stays in the vector memory as well, and what is brought there twice: as copied and as read.
+    """
+    entry = text[text.index("\nENTRY") :].splitlines()[2:]
+    found: dict[str, int] = {}  # the bytes of each value that lie in HBM
+    total = 0
+    for line in entry[: entry.index("}")]:
+        if not (matched := _LINE.match(line)):
+            continue
+        name, shape, kind, rest = matched.groups()
+        arrays = [(_size(dtype, sides), _ON_CHIP in layout) for dtype, sides, layout in _LAYOUT.findall(shape)]
+        found[name] = sum(size for size, on_chip in arrays if not on_chip)
+        if kind in _FREE or '"ConcatBitcast"' in rest:
+            continue
+        if kind == "copy-start":  # (result, operand, flag)
+            total += sum(size for size, on_chip in arrays[:2] if not on_chip)
+        elif kind == "slice-start":  # ((operand), result, flag): it reads what it writes
+            total += arrays[1][0] * (1 if arrays[1][1] else 2)
+        else:
+            total += found[name] + sum(found.get(operand, 0) for operand in _OPERAND.findall(rest.split("), ")[0]))
+    return total
 
 
 def _size(dtype: str, shape: str) -> int:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from imagenet_jax import build, checkpoint, loop, record, sharding
+from imagenet_jax import build, checkpoint, distributed, loop, record, sharding
 from imagenet_jax.data import decode
 from imagenet_jax.data.loader import Pixels
 from imagenet_jax.errors import UserError
@@ -71,8 +71,9 @@ def load_run(workdir: pathlib.Path, mesh: Mesh) -> LoadedModel:
     Raises UserError where there is none, or where this installation decodes images with another engine than the run did.
     """
     run = record.read(workdir)
-    step = checkpoint.latest_step(workdir / "checkpoints")
-    if step is None:
+    newest = checkpoint.latest_step(workdir / "checkpoints")
+    step = distributed.from_main(-1 if newest is None else newest)  # the run may be saving the next one
+    if step < 0:
         raise UserError(f"{workdir} has no checkpoint yet.")
     pixels = record.recorded_pixels(run)
     model = build.model(run["config"], len(run["dataset"]["classes"]))
@@ -93,19 +94,20 @@ def load_run(workdir: pathlib.Path, mesh: Mesh) -> LoadedModel:
 
 
 def outputs(
-    function: Callable[[Any, jax.Array], jax.Array], variables: Any, mesh: Mesh, batches: Iterable[tuple[T, np.ndarray]]
-) -> Generator[tuple[T, np.ndarray]]:
+    function: Callable[[Any, jax.Array], Any], variables: Any, mesh: Mesh, batches: Iterable[tuple[T, np.ndarray]]
+) -> Generator[tuple[T, Any]]:
     """(what, function(variables, images)) for each (what, uint8 images) in order, while the next are decoded and computed.
 
-    The images, as many in each batch and a multiple of the devices, are this process's rows; what comes back is of all of them.
+    The function gives an array or a tree of them; they come back as NumPy's. The images, as many in each batch and a multiple of
+    the devices, are this process's rows; what comes back is of all of them.
     """
     place, split = sharding.replicated(mesh), sharding.batched(mesh)
     compiled = jax.jit(function, in_shardings=(place, split), out_shardings=place)
-    under_way: collections.deque[tuple[T, jax.Array]] = collections.deque()
+    under_way: collections.deque[tuple[T, Any]] = collections.deque()
 
-    def finished() -> tuple[T, np.ndarray]:
+    def finished() -> tuple[T, Any]:
         what, output = under_way.popleft()
-        return what, np.asarray(jax.device_get(output))
+        return what, jax.device_get(output)
 
     for what, images in batches:
         under_way.append((what, compiled(variables, sharding.put_batch(mesh, {"image": images})["image"])))

@@ -64,6 +64,7 @@ class Console:
     """What is seen in the terminal: a bar where it is one, and one line a log interval everywhere."""
 
     def __init__(self, start: int, stop: int, total: int):
+        self._said: set[str] = set()
         self._bar = tqdm(
             total=stop, initial=start, unit="step", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(),
             desc=f"of {total}" if stop < total else None,
@@ -78,6 +79,12 @@ class Console:
     def tick(self) -> None:
         """One more step is done."""
         self._bar.update()
+
+    def once(self, line: str) -> None:
+        """Print a line that was not printed before."""
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -44,6 +44,7 @@ class Hooks:
     """What the loop calls, with the step that was just finished."""
 
     log: Callable[[Window], None]
+    settle: Callable[[TrainState], TrainState]  # what a state goes through before it is evaluated or saved
     save: Callable[[TrainState], None]
     evaluate: Callable[[int, TrainState], Any]
     tick: Callable[[], None]  # after every step: a progress bar
@@ -92,6 +93,8 @@ def fit(
             if logging and seen:
                 hooks.log(seen)
                 window = _Accumulator(max_skipped, window.streak)
+        if evaluating or saving:
+            state = hooks.settle(state)
         if evaluating:
             hooks.evaluate(done, state)
         if evaluating or saving:

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     """Parse the flags and call train.train."""
     parser = cli.parser("main", DESCRIPTION)
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or the name of one in configs/")
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run; made if it is absent")
+    parser.add_argument("--workdir", required=True, help="directory of the run; made if it is absent")
     parser.add_argument("--data_dir", help="data sets, also in gs:// or s3://; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--stop_after", type=int, metavar="STEP", help="save and stop at this step; changes no schedule")
     parser.add_argument("--dry_run", action="store_true", help="print shapes, steps, memory and the config, then stop")
@@ -30,8 +30,11 @@ def main(argv: list[str]) -> int:
         parser.error(f"unknown arguments: {' '.join(strange)}")
     if flags.stop_after is not None and flags.stop_after < 1:
         raise UserError(f"--stop_after={flags.stop_after} must be at least 1.")
-    if flags.workdir.exists() and not flags.workdir.is_dir():
-        raise UserError(f"--workdir={flags.workdir} is a file. Name a directory.")
+    if "://" in flags.workdir:
+        raise UserError(f"--workdir={flags.workdir} is no directory: mount the bucket, and name one in it (launch/README.md).")
+    workdir = pathlib.Path(flags.workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file. Name a directory.")
 
     file = config.find(flags.config)
     chosen = config.load(flags.config, overrides)
@@ -40,10 +43,10 @@ def main(argv: list[str]) -> int:
 
     distributed.start(flags)
     runtime.setup()
-    print(f"Config {file} (sha256 {config.sha256(file)[:12]}), run in {flags.workdir}\n", flush=True)
+    print(f"Config {file} (sha256 {config.sha256(file)[:12]}), run in {workdir}\n", flush=True)
     where = data_dir(flags.data_dir)
     with distributed.naming_the_lost():
-        return train.train(chosen, flags.workdir, data_dir=where, stop_after=flags.stop_after, dry_run=flags.dry_run)
+        return train.train(chosen, workdir, data_dir=where, stop_after=flags.stop_after, dry_run=flags.dry_run)
 
 
 if __name__ == "__main__":

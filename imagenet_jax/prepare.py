@@ -7,6 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from imagenet_jax import cli
+from imagenet_jax.data import papers
 from imagenet_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ with images left out, which are named."""
 IMAGENET21K = """ImageNet-21K, classes by wnid. The archive has no validation split: of the n images of a class, the
 min(50, n // 10) whose file names have the smallest sha256 are put into one."""
 
-# As in data/builders/robustness.py, which --help need not wait for.
-ROBUSTNESS = (
-    "imagenet_v2/matched-frequency", "imagenet_v2/threshold-0.7", "imagenet_v2/topimages",
-    "imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_c",
-)  # fmt: skip
 SHOWN = 20  # names of left-out or rewritten images on the screen; metadata.json beside the data has them all
 
 
@@ -52,7 +48,7 @@ def main(argv: list[str]) -> int:
     common = {"data_dir": data_dir, "overwrite": flags.overwrite, "jobs": flags.jobs}
     if flags.command == "digits":
         result = prepare.prepare_digits(**common)
-    elif flags.command in ROBUSTNESS:
+    elif flags.command in papers.TO_PREPARE:
         results = prepare.prepare_robustness(name=flags.command, source=flags.source.expanduser(), **common)
         for result in results:
             _show(result)
@@ -114,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (imagenet, large, folder):
         encoding(sub)
     digits = command("digits", "scikit-learn's handwritten digits; needs pip install 'imagenet_jax[quickstart]'.")
-    others = [command(name, f"{name} as its authors publish it, for `evaluate --suite=paper`.") for name in ROBUSTNESS]
+    others = [command(name, f"{name} as its authors publish it, for `evaluate --suite=paper`.") for name in papers.TO_PREPARE]
     for sub in others:
         sub.add_argument("--source", type=pathlib.Path, required=True, help="the folder of it, or a tar")
     for sub in (imagenet, large, folder, digits, *others):
@@ -142,11 +138,11 @@ def _encoding(flags: argparse.Namespace) -> Encoding:
 
 
 def _show(result: Result) -> None:
-    from imagenet_jax.data.builders import imagenet2012, robustness
+    from imagenet_jax.data.builders import imagenet2012
     from imagenet_jax.data.classes import readable
 
-    imagenet, published = result.name.split("/")[0] == "imagenet2012", robustness.SETS.get(result.name)
-    expected = imagenet2012.OFFICIAL if imagenet else {robustness.SPLIT: published.images} if published else {}
+    imagenet, published = result.name.split("/")[0] == "imagenet2012", papers.SETS.get(result.name)
+    expected = imagenet2012.OFFICIAL if imagenet else {papers.SPLIT: published.images} if published else {}
     state = "was prepared before (--overwrite prepares it again)" if result.existed else "is prepared"
     print(f"{result.name} {result.version} {state}: {result.directory}")
     for split in dict.fromkeys([*expected, *result.images]):

@@ -60,10 +60,12 @@ def describe(
     plan: Plan,
     data_dir: Place,
     init: dict[str, Any] | None = None,
+    distill: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from.
 
-    `init` is what finetune.py says of the weights that it begins from. Raises UserError for patterns of `frozen` that fit nothing.
+    `init` is what finetune.py says of the weights that it begins from, `distill` what distill.py says of the teacher. Raises
+    UserError for patterns of `frozen` that fit nothing.
     """
     cost = models.cost(model, c["image_size"])
     still = masks.frozen(abstract.params, c["frozen"])
@@ -87,6 +89,7 @@ def describe(
             "interpolation": c["interpolation"],
             "antialias": c["antialias"],
             "flip": c["eval_flip"],
+            "translate": c["eval_translate"],
             "mean": c["mean"],
             "std": c["std"],
             "decoder": {"name": pixels.engine.name, "version": pixels.engine.version},
@@ -98,6 +101,7 @@ def describe(
             "flops_per_image": 2 * cost.multiply_adds,
         },
         "init": init,
+        "distill": distill,
         "steps": {"total": plan.total, "per_epoch": plan.per_epoch, "warmup": plan.warmup},
         "data_dir": str(data_dir.absolute()),
         "versions": runtime.versions(),
@@ -129,6 +133,11 @@ def freeze(workdir: pathlib.Path, record: dict[str, Any]) -> None:
     if refused:
         listed = "; ".join(f"{k} is {old!r}, now {new!r}" for k, (old, new) in refused.items())
         raise UserError(f"{workdir} belongs to another config: {listed}. Use another --workdir, or give the same values.")
+    if frozen.get("distill") != record["distill"]:
+        raise UserError(
+            f"{workdir} is taught by {_teacher(frozen.get('distill'))}, now by {_teacher(record['distill'])}. Give the teacher "
+            "that it began with, --config.distill.weights, or use another --workdir."
+        )
     recorded_pixels(frozen)
     for key in ("name", "version", "fingerprint"):
         if frozen["dataset"][key] != record["dataset"][key]:
@@ -162,16 +171,26 @@ def summary(record: dict[str, Any], peak: float, mesh: Mesh) -> str:
         "pixels": f"{c['image_size']} x {c['image_size']}, decoded by {decoder['name']} {decoder['version']}, "
         f"{c['interpolation']}, {'' if c['antialias'] else 'not '}antialiased",
         "views": ", ".join(f"from epoch {epoch:g} {side} x {side}" for epoch, side in c["train_sizes"]) or "of the same size",
-        "evaluation": f"central crop of {c['crop_ratio']:g}"
-        + (", logits averaged with the mirror image's" if c["eval_flip"] else ""),
+        "evaluation": f"central crop of {c['crop_ratio']:g}{views(record['preprocessing'])}",
         "steps": f"{total:,} of {c['batch_size']} images = {c['epochs']:g} epochs of {per_epoch:,.1f} steps",
         "learning rate": f"peak {peak:g} = {c['learning_rate']:g} with {c['lr_scaling']} scaling from batch {c['lr_batch']} to "
         f"{c['batch_size']}; {c['schedule']} after {record['steps']['warmup']:,} warm-up steps",
         "batch norm": "running statistics, kept" if c["bn_frozen"] else f"groups of {c['bn_group'] or c['batch_size']}",
         "weights": _weights(record),
+        **({"teacher": f"{_teacher(record['distill'])}, {c['distill']['kind']}"} if record["distill"] else {}),
     }
     lines = [f"{name:14s} {value}" for name, value in rows.items()]
     return "\n".join([*lines, "", "config", *(f"  {line}" for line in flat(c))]) + "\n"
+
+
+def views(preprocessing: dict[str, Any]) -> str:
+    """Which views of an image an evaluation averages over, as a part of a line; "" for one alone."""
+    moved = f", moved by {preprocessing['translate']} px" if preprocessing.get("translate") else ""
+    return ", with mirror images" * bool(preprocessing.get("flip")) + moved
+
+
+def _teacher(said: dict[str, Any] | None) -> str:
+    return f"{said['model']} (sha256 {said['sha256'][:12]})" if said else "nobody"
 
 
 def _weights(record: dict[str, Any]) -> str:
@@ -202,12 +221,12 @@ def flat(c: dict[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
-def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh) -> str:
-    """Shapes and the compiler's own count of the memory of one training step, a device."""
+def memory(train_step: Any, abstract: Any, c: dict[str, Any], mesh: Mesh, *more: Any) -> str:
+    """Shapes and the compiler's own count of the memory of one training step, a device; `more` is what it takes beside a batch."""
     size = max((side for _, side in c["train_sizes"]), default=c["image_size"])
     batch = sharding.batch_shapes(mesh, c["batch_size"], size)
     with loop.out_of_memory_hint(c["batch_size"], math.lcm(mesh.size, c["bn_group"] or 1)):
-        used = train_step.lower(abstract, batch).compile().memory_analysis()
+        used = train_step.lower(abstract, batch, *more).compile().memory_analysis()
     lines = [f"  {path:60s} {leaf.dtype!s:10s} {tuple(leaf.shape)}" for path, leaf in tree.paths(abstract.params)]
     lines += [f"  {'batch ' + k:60s} {v.dtype!s:10s} {tuple(v.shape)}" for k, v in batch.items()]
     if used is not None:

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from imagenet_jax.optim import averages
+
 
 @struct.dataclass
 class TrainState:
-    """Arrays only. `ema` is {"params": ..., "batch_stats": ...}, or {} where no average is kept."""
+    """Arrays only. `ema` is an average of whatever kind (optim/averages.py), or {} where none is kept."""
 
     step: jax.Array  # int32 scalar: batches taken from the data so far
     params: Any
@@ -20,9 +22,9 @@ class TrainState:
     ema: Any
 
     def variables(self, weights: str = "raw") -> dict[str, Any]:
-        """What the model is applied to: the "raw" weights or their "ema"."""
+        """What the model is applied to: the "raw" weights or their average, "ema"."""
         if weights == "ema":
-            return dict(self.ema)
+            return {key: self.ema[key] for key in ("params", "batch_stats")}
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -39,7 +41,7 @@ def make_init(
             params=params,
             batch_stats=batch_stats,
             opt_state=optimizer.init(params),
-            ema={"params": params, "batch_stats": batch_stats} if with_ema else {},
+            ema=averages.init({"params": params, "batch_stats": batch_stats}) if with_ema else {},
         )
 
     return init

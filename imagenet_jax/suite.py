@@ -10,14 +10,12 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.errors
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import infer, loop, runtime
-from imagenet_jax.data import relabels, sources
-from imagenet_jax.data.builders import robustness
+from imagenet_jax.data import papers, relabels, sources
 from imagenet_jax.data.locate import Place
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.errors import UserError
@@ -33,6 +31,7 @@ class View(NamedTuple):
 
     image_size: int
     flip: bool
+    translate: int = 0  # pixels, as airbench
 
 
 class Row(NamedTuple):
@@ -47,7 +46,7 @@ class Suite(NamedTuple):
 
     sets: dict[str, Source]  # as papers call them
     corrupted: dict[tuple[str, int], Source]  # ImageNet-C's parts, by corruption and severity
-    labels: dict[str, relabels.Right]  # other ones for the validation images
+    labels: dict[str, list[frozenset[int] | None]]  # other ones for the validation images, by example id; None: not counted
     missing: list[str]  # a line for each other set, with the command that brings it there
 
 
@@ -76,20 +75,20 @@ class Counter:
 
     def __init__(self, loaded: infer.LoadedModel, mesh: Mesh, batch_size: int):
         self.loaded, self.mesh, self.batch_size = loaded, mesh, batch_size
-        self.own = View(loaded.pixels.image_size, loaded.record["config"].get("eval_flip", False))
+        c = loaded.record["config"]
+        self.own = View(loaded.pixels.image_size, c.get("eval_flip", False), c.get("eval_translate", 0))
         self._compiled: dict[Any, Evaluator] = {}
 
     def evaluator(self, source: Source, view: View) -> Evaluator:
-        """Of `source` in `view`. Raises UserError where the model does not know its classes, or takes no images of that size."""
+        """Of `source` in `view`. Raises UserError where the model does not know its classes."""
         crop_ratio = 1.0 if source.dataset.startswith("imagenet_c/") else self.loaded.pixels.crop_ratio  # C is cropped already
         columns = columns_of(source, self.loaded.classes)
         key = columns, view, crop_ratio
         if key not in self._compiled:
-            self._check_size(view.image_size)
             pixels = self.loaded.pixels._replace(image_size=view.image_size, crop_ratio=crop_ratio)
             self._compiled[key] = Evaluator(
                 self.loaded.model, source, pixels, self.mesh, batch_size=self.batch_size, mean=self.loaded.mean,
-                std=self.loaded.std, flip=view.flip, columns=columns,
+                std=self.loaded.std, flip=view.flip, translate=view.translate, columns=columns,
             )  # fmt: skip
         return self._compiled[key].on(source)
 
@@ -100,12 +99,10 @@ class Counter:
         assert counts is not None  # nothing can stop it
         return counts
 
-    def _check_size(self, size: int) -> None:
-        images = jax.ShapeDtypeStruct((1, size, size, 3), self.loaded.model.dtype)
-        try:
-            jax.eval_shape(lambda v, x: self.loaded.model.apply(v, x, train=False), self.loaded.weights[self.loaded.best], images)
-        except (flax.errors.FlaxError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(f"This model takes no images of {size} x {size} pixels ({str(error).splitlines()[0]}).") from None
+    def check(self, view: View) -> None:
+        """Raise UserError where the model takes no images of that size; its own message says why."""
+        images = jax.ShapeDtypeStruct((1, view.image_size, view.image_size, 3), self.loaded.model.dtype)
+        jax.eval_shape(lambda v, x: self.loaded.model.apply(v, x, train=False), self.loaded.weights[self.loaded.best], images)
 
 
 def columns_of(source: Source, known: tuple[str, ...]) -> tuple[int, ...] | None:
@@ -113,13 +110,14 @@ def columns_of(source: Source, known: tuple[str, ...]) -> tuple[int, ...] | None
 
     Raises UserError where they are others, or fewer in a set for which that is not the rule.
     """
+    restricted = source.dataset in RESTRICTED
+    if restricted and len(source.classes) > (most := papers.SETS[source.dataset].classes):  # tfds' own builder lists all 1,000
+        raise UserError(f"{source.dataset} lists {len(source.classes):,} classes and shows {most}: prepare it with --overwrite.")
     if source.classes == known:
         return None
     place = {name: i for i, name in enumerate(known)}
-    if source.dataset not in RESTRICTED or not set(source.classes) <= set(place):
+    if not restricted or not set(source.classes) <= set(place):
         raise UserError(f"The classes of {source.dataset} are not those that the model was trained on.")
-    if len(source.classes) > (most := robustness.SETS[source.dataset].classes):
-        raise UserError(f"{source.dataset} lists {len(source.classes):,} classes, and has {most}: prepare it with imagenet_jax.")
     return tuple(place[name] for name in source.classes)
 
 
@@ -129,23 +127,29 @@ def find_paper(data_dir: Place, val: Source | None) -> Suite:
     sets, corrupted, missing = {VAL: val} if val else {}, {}, []
     for name, dataset in PAPER.items():
         if name not in sets and sources.prepared_versions(data_dir / dataset):
-            sets[name] = open_source(data_dir, dataset, "validation" if name == VAL else robustness.SPLIT)
+            sets[name] = open_source(data_dir, dataset, "validation" if name == VAL else papers.SPLIT)
         elif name not in sets:
-            where = "--manual_dir=DIR" if name == VAL else f"--source={robustness.SETS[dataset].file}"
+            where = "--manual_dir=DIR" if name == VAL else f"--source={papers.SETS[dataset].file}"
             missing.append(f"{name}: {prepare} {dataset} {where} --data_dir={data_dir}")
-    for corruption in robustness.CORRUPTIONS:
-        for severity in robustness.SEVERITIES:
+    for corruption in papers.CORRUPTIONS:
+        for severity in papers.SEVERITIES:
             if sources.prepared_versions(data_dir / (dataset := f"imagenet_c/{corruption}_{severity}")):
-                corrupted[corruption, severity] = open_source(data_dir, dataset, robustness.SPLIT)
-    parts = len(robustness.CORRUPTIONS) * len(robustness.SEVERITIES)
+                corrupted[corruption, severity] = open_source(data_dir, dataset, papers.SPLIT)
+    parts = len(papers.CORRUPTIONS) * len(papers.SEVERITIES)
     if lacking := parts - len(corrupted):
         missing.append(f"{C}, {lacking} of {parts} parts: {prepare} imagenet_c --source=FOLDER|TAR --data_dir={data_dir}")
-    labels = {name: right for name in relabels.LABELS if (right := relabels.find(data_dir, name))}
+    found = {name: relabels.find(data_dir, name) for name in relabels.LABELS}
     for name, one in relabels.LABELS.items():
-        if name not in labels:
+        if not found[name]:
             missing.append(f"{name}: curl --create-dirs -o {data_dir}/downloads/manual/{one.file} {one.url}")
     if not sets and not corrupted:
         raise UserError("Nothing of this suite is prepared.\n" + "\n".join(missing))
+    images = sets.get(VAL)
+    names = [images.read(i).name.split("/")[-1] for i in range(len(images))] if images and any(found.values()) else []
+    labels = {name: [right.get(file) for file in names] for name, right in found.items() if right}
+    for name in [name for name, answers in labels.items() if not any(a is not None for a in answers)]:
+        del labels[name]
+        missing.append(f"{name}: it goes by file names, ILSVRC2012_val_NNNNNNNN.JPEG; prepare imagenet2012's validation split")
     return Suite(sets, corrupted, labels, missing)
 
 
@@ -154,7 +158,10 @@ def rows(suite: Suite, counter: Counter, views: Sequence[View], written: Written
 
     `written` is told the counts in the model's own view, but those of ImageNet-C.
     """
-    names: list[str] = []
+    for source in (*suite.sets.values(), *suite.corrupted.values()):  # now, and not after hours
+        columns_of(source, counter.loaded.classes)
+    for view in views:
+        counter.check(view)
     for view in views:
         for name, source in suite.sets.items():
             evaluator = counter.evaluator(source, view)
@@ -163,9 +170,8 @@ def rows(suite: Suite, counter: Counter, views: Sequence[View], written: Written
                 written(evaluator, counts)
             for weights, c in counts.items():
                 yield (row := of_set(name, evaluator, weights, c))
-                if name == VAL and suite.labels:
-                    names = names or [source.read(i).name.split("/")[-1] for i in range(len(source))]
-                    yield from (relabelled(row, c, names, label, right) for label, right in suite.labels.items())
+                if name == VAL:
+                    yield from (relabelled(row, c, label, answers) for label, answers in suite.labels.items())
         yield from of_corruptions(suite.corrupted, counter, view)
 
 
@@ -173,18 +179,16 @@ def of_set(name: str, evaluator: Evaluator, weights: str, c: Counts) -> Row:
     """What an ordinary evaluation says, but for single classes."""
     numbers = figures(c, evaluator.source.classes)
     del numbers["per_class"]
-    published = robustness.SETS.get(evaluator.source.dataset)
+    published = papers.SETS.get(evaluator.source.dataset)
     content = _identity(name, evaluator, weights) | {"images": c.images, "published_images": published and published.images}
     return Row(content | numbers, c.correct.astype(np.float32) if len(c.logits) else None)
 
 
-def relabelled(row: Row, c: Counts, names: Sequence[str], label: str, right: relabels.Right) -> Row:
-    """The row of the same predictions under other labels; `names` are the files' (n,)."""
-    judged = np.array([name in right for name in names])
-    if not judged.any():
-        raise UserError(f"{label} goes by file names, ILSVRC2012_val_NNNNNNNN.JPEG, and {row.content['dataset']} has others.")
+def relabelled(row: Row, c: Counts, label: str, answers: Sequence[frozenset[int] | None]) -> Row:
+    """The row of the same predictions under other labels: right for an image if among its `answers` (n,), not counted if None."""
+    judged = np.array([right is not None for right in answers])
     predicted = np.argmax(c.logits, 1)
-    values = np.array([p in right.get(name, ()) for p, name in zip(predicted, names, strict=True)], np.float32)
+    values = np.array([p in (right or ()) for p, right in zip(predicted, answers, strict=True)], np.float32)
     if relabels.LABELS[label].by_class:  # the mean over classes, as one over images
         images = np.bincount(c.labels[judged], minlength=c.logits.shape[1])
         values *= judged.sum() / (np.count_nonzero(images) * np.maximum(images, 1)[c.labels])
@@ -200,24 +204,23 @@ def of_corruptions(corrupted: dict[tuple[str, int], Source], counter: Counter, v
     image's value is its mean over severities, or over all 75 parts, since its 75 pictures are no 75 draws.
     """
     done: dict[str, list[Row]] = {}
-    for corruption in robustness.CORRUPTIONS:
+    for corruption in papers.CORRUPTIONS:
+        found = [source for severity in papers.SEVERITIES if (source := corrupted.get((corruption, severity)))]
         parts: dict[str, list[Row]] = {}
-        for source in (corrupted.get((corruption, severity)) for severity in robustness.SEVERITIES):
-            if source:
-                evaluator = counter.evaluator(source, view)
-                for weights, c in counter.count(evaluator).items():
-                    content = _identity(source.dataset, evaluator, weights) | {"images": c.images, "top1": c.top1}
-                    parts.setdefault(weights, []).append(Row(content, c.correct.astype(np.float32)))
-        for weights, found in parts.items():
-            if len(found) == len(robustness.SEVERITIES):
-                row = _mean(f"{C} {corruption}", found)
-                row.content["corruption_error"] = (1 - row.content["top1"]) / ALEXNET[corruption]
-                done.setdefault(weights, []).append(row)
-                yield row
-    for found in done.values():
-        if len(found) == len(robustness.CORRUPTIONS):
-            row = _mean(C, found)
-            row.content["corruption_error"] = sum(part.content["corruption_error"] for part in found) / len(found)
+        for source in found if len(found) == len(papers.SEVERITIES) else []:
+            evaluator = counter.evaluator(source, view)
+            for weights, c in counter.count(evaluator).items():
+                content = _identity(source.dataset, evaluator, weights) | {"images": c.images, "top1": c.top1}
+                parts.setdefault(weights, []).append(Row(content, c.correct.astype(np.float32)))
+        for weights, severities in parts.items():
+            row = _mean(f"{C} {corruption}", severities)
+            row.content["corruption_error"] = (1 - row.content["top1"]) / ALEXNET[corruption]
+            done.setdefault(weights, []).append(row)
+            yield row
+    for each in done.values():
+        if len(each) == len(papers.CORRUPTIONS):
+            row = _mean(C, each)
+            row.content["corruption_error"] = sum(part.content["corruption_error"] for part in each) / len(each)
             yield row
 
 
@@ -238,7 +241,7 @@ IDENTITY = ("set", "dataset", "version", "split", "labels", "fingerprint", "imag
 def _identity(name: str, evaluator: Evaluator, weights: str) -> dict[str, Any]:
     """What two rows must share to be of the same images, shown alike; but for the weights."""
     source, pixels = evaluator.source, evaluator.pixels
-    shown = (pixels.image_size, pixels.crop_ratio, evaluator.flip, weights, len(source.classes))
+    shown = (pixels.image_size, pixels.crop_ratio, evaluator.views["flip"], weights, len(source.classes))
     values = (name, source.dataset, source.version, source.split, "its own", source.fingerprint, *shown)
     return dict(zip(IDENTITY, values, strict=True))
 

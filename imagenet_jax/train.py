@@ -6,13 +6,13 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from imagenet_jax import build, cli, distributed, finetune, logs, loop, record, runtime, sharding, validate
+from imagenet_jax import build, cli, distill, distributed, finetune, logs, loop, moments, record, runtime, sharding, validate
 from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
@@ -25,6 +25,8 @@ from imagenet_jax.ops import losses
 from imagenet_jax.plan import Plan
 from imagenet_jax.report import write_report
 from imagenet_jax.state import TrainState
+
+STARVED = 0.5  # share of the time spent on waiting for data, above which it is said what helps
 
 
 def train(
@@ -53,7 +55,6 @@ def train(
     augmentation = augment.chain(c["augment"])
     engine = decode.engine(c["data"]["decoder"], c["interpolation"])
     pixels = loader.Pixels(engine, c["image_size"], c["crop_ratio"], c["antialias"], c["data"]["max_pixels"])
-    hosting = {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
     # ---- model, optimizer, learning rate
     model = build.model(c, len(train_data.classes))
@@ -63,20 +64,23 @@ def train(
     # ---- shapes, shardings, jitted steps
     abstract = build.abstract_state(model, c, mesh)
     where = jax.tree.map(lambda x: x.sharding, abstract)
-    train_step = jitted_step(c, model, optimizer, schedule, build.loss(c, train_data.classes), abstract, mesh)
+    teacher = distill.find(c, train_data.classes, mesh)
+    teaching = (teacher.variables,) if teacher else ()
+    objective = build.loss(c, train_data.classes)
+    train_step = jitted_step(c, model, optimizer, schedule, objective, plan, abstract, mesh, teacher)
     init = finetune.describe(origin, train_data.classes)
-    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init)
+    run = record.describe(c, model, abstract, train_data, eval_data, pixels, plan, data_dir, init, teacher and teacher.said)
     code, flags = (run["versions"], run["git_commit"]), (stop_after, dry_run)
-    same = {"config": c, "weights": init, "data": run["dataset"], "pixels": run["preprocessing"]}
+    same = {"config": c, "weights": [init, run["distill"]], "data": run["dataset"], "pixels": run["preprocessing"]}
     distributed.check_same(flags=flags, code=code, **same)
     print(record.summary(run, peak, mesh), flush=True)
 
     if dry_run:
-        print(record.memory(train_step, abstract, c, mesh))
+        print(record.memory(train_step, abstract, c, mesh, *teaching))
         return cli.FINISHED
     evaluator = Evaluator(
         model, eval_data, pixels, mesh, batch_size=c["eval_batch_size"] or c["batch_size"],
-        mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], hosting=hosting,
+        mean=tuple(c["mean"]), std=tuple(c["std"]), flip=c["eval_flip"], translate=c["eval_translate"], hosting=hosting(c),
     )  # fmt: skip
 
     # ---- start: restore, else fresh
@@ -98,16 +102,13 @@ def train(
             print(f"Resuming {workdir} at step {start:,}.", flush=True)
         else:
             with loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
-                make, given = finetune.start(origin, init, model, c, abstract)
+                make, given = finetune.start(origin, init, model, c, abstract, functools.partial(loader.first, train_data, pixels))
                 state = jax.jit(make, out_shardings=where)(given)
 
         # ---- fit
         stop = min(plan.total, stop_after) if stop_after is not None else plan.total
-        host = loader.train_batches(
-            train_data, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
-            rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), start=start, stop=stop,
-            repeats=c["repeats"], broken=c["data"]["broken"], sizes=plan.sizes(c["train_sizes"]), **hosting,
-        )  # fmt: skip
+        views = training_views(c, plan, train_data, pixels, augmentation)
+        host, settle = views(start=start, stop=stop), moments.estimator(model, c, mesh, abstract, views)
         keep = ("image", "label")
         stopping = functools.partial(stop_asked, watchdog, agreed)
         silent = not runtime.is_main_process()
@@ -116,22 +117,22 @@ def train(
             batches = loop.ahead(watched, lambda b: sharding.put_batch(mesh, {k: b[k] for k in keep}))
             evaluate = functools.partial(log_evaluation, journal, console, plan, evaluator, stopping)
             hooks = loop.Hooks(
-                log=functools.partial(log_window, journal, console, plan),
-                save=checkpoints.save,
-                evaluate=evaluate,
-                tick=console.tick,
-                stopping=stopping,
-            )
+                log=functools.partial(log_window, journal, console, plan), settle=settle, save=checkpoints.save,
+                evaluate=evaluate, tick=console.tick, stopping=stopping,
+            )  # fmt: skip
             if start in plan.eval_steps:  # a stop may have cut this evaluation off
                 evaluate(start, state)
             with contextlib.closing(host), loop.out_of_memory_hint(c["batch_size"], plan.multiple(mesh.size)):
                 state = loop.fit(
-                    state, train_step, batches, hooks, start=start, stop=stop, log_interval=c["log_interval"],
-                    save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps, max_skipped=c["max_skipped"],
+                    state, lambda state, batch: train_step(state, batch, *teaching), batches, hooks, start=start, stop=stop,
+                    log_interval=c["log_interval"], save_interval=c["checkpoint_interval"], eval_steps=plan.eval_steps,
+                    max_skipped=c["max_skipped"],
                 )  # fmt: skip
+            done = int(state.step)
+            if agreed.signal is None or done == plan.total:  # a signal is in a hurry, and the next evaluation settles it
+                state = settle(state)
             checkpoints.save(state)
             checkpoints.wait()
-            done = int(state.step)
 
             # ---- final evaluation and report
             evaluated = False
@@ -149,17 +150,39 @@ def train(
 
 
 def jitted_step(
-    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, loss: losses.Loss, abstract: TrainState, mesh: Mesh
+    c: dict[str, Any], model: Any, optimizer: Any, schedule: Any, loss: losses.Loss, plan: Plan, abstract: TrainState, mesh: Mesh,
+    teacher: distill.Teacher | None = None,
 ) -> jax.stages.Wrapped:  # fmt: skip
-    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation)."""
+    """The training step of a plain config on a mesh, for a state that lies as `abstract` says, which it takes over (donation).
+
+    With a teacher, its variables are the third argument.
+    """
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = steps.make_train_step(
         model, optimizer, schedule, mean=c["mean"], std=c["std"], label_smoothing=build.label_smoothing(c), loss=loss,
-        ema_decay=c["ema_decay"], ema_interval=c["ema_interval"], mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"],
-        mesh=mesh, accumulate=c["accumulate"],
+        average=build.average(c, plan), schedule_free=c["schedule_free"], sam_rho=c["sam_rho"],
+        taught=teacher and teacher.objective, mixing=build.mixing(c), frozen=c["frozen"], seed=c["seed"], mesh=mesh,
+        accumulate=c["accumulate"],
     )  # fmt: skip
     split, whole = sharding.batched(mesh), sharding.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, in_shardings=(where, split), out_shardings=(where, whole))
+    given = (where, split, whole) if teacher else (where, split)
+    return jax.jit(step, donate_argnums=0, in_shardings=given, out_shardings=(where, whole))
+
+
+def training_views(
+    c: dict[str, Any], plan: Plan, source: sources.Source, pixels: loader.Pixels, augmentation: augment.Chain
+) -> Callable[..., Generator[loader.Batch]]:
+    """(start=, stop=) -> this process's share of the training batches of these steps."""
+    return functools.partial(
+        loader.train_batches, source, pixels, augmentation, seed=c["seed"], batch_size=c["batch_size"],
+        rows=loader.Rows(*sharding.rows_of_process(c["batch_size"])), repeats=c["repeats"], broken=c["data"]["broken"],
+        sizes=plan.sizes(c["train_sizes"]), **hosting(c),
+    )  # fmt: skip
+
+
+def hosting(c: dict[str, Any]) -> dict[str, int]:
+    """How many threads and processes decode, and how far ahead."""
+    return {key: c["data"][key] for key in ("threads", "processes", "prefetch")}
 
 
 def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
@@ -196,15 +219,26 @@ def finished(workdir: pathlib.Path, run: dict[str, Any], step: int) -> bool:
 
 
 def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window: loop.Window) -> None:
-    """Print and record what the loop saw since the last log line."""
+    """Print and record what the loop saw since the last log line; of all processes' waits for data, the longest.
+
+    All processes come here after the same steps, since the numbers that decide it are the same in all.
+    """
     if window.skipped:
         console.say(f"Loss or gradient not finite at step {', '.join(map(str, window.skipped))}: left out, as max_skipped allows.")
+    waits = distributed.of_all(window.data_wait)
+    wait, slowest = max(waits), waits.index(max(waits))
+    whose = f" (process {slowest})" if len(waits) > 1 else ""
     left = datetime.timedelta(seconds=round((plan.total - window.step) * window.seconds_a_step))
     console.say(
         f"step {window.step:>{len(str(plan.total))}}/{plan.total}  epoch {plan.epoch(window.step):6.2f}  loss {window.loss:.4f}  "
         f"top-1 {window.top1:6.2%}  lr {window.learning_rate:.4g}  {window.images_per_second:,.0f} img/s  "
-        f"data wait {window.data_wait:4.0%}  ETA {left}"
+        f"data wait {wait:4.0%}{whose}  ETA {left}"
     )
+    if wait > STARVED:
+        console.once(
+            f"More than half of the time goes into waiting for data{whose}. What helps: a faster or nearer disk, more data.threads "
+            "or data.processes, data.decoder=numba, restart markers, images stored smaller (README: How fast is the input)."
+        )
     journal.write(
         {
             "kind": "train",
@@ -214,7 +248,8 @@ def log_window(journal: logs.Journal, console: logs.Console, plan: Plan, window:
             "top1": window.top1,
             "learning_rate": window.learning_rate,
             "images_per_second": window.images_per_second,
-            "data_wait": window.data_wait,
+            "data_wait": wait,
+            **({"data_wait_process": slowest} if len(waits) > 1 else {}),
             "skipped": len(window.skipped),
             "time": time.time(),
         }
@@ -251,11 +286,10 @@ def log_evaluation(
     """Evaluate all weights of the state, print and record; None where `stopping` says so before the end."""
     with loop.out_of_memory_hint(evaluator.batch_size, evaluator.mesh.size, "--config.eval_batch_size"):
         counts = evaluator.count(weights_of(state), logits=logits, stopping=stopping, progress=True)
-    mirrored = ", with mirror images" if evaluator.flip else ""
     for name, result in (counts or {}).items():
         console.say(
             f"step {step:>{len(str(plan.total))}}/{plan.total}  {evaluator.source.split} {name}: {result.images:,} images  "
-            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{mirrored}"
+            f"loss {result.loss:.4f}  top-1 {result.top1:.2%}  top-5 {result.top5:.2%}{record.views(evaluator.views)}"
         )
         journal.write(
             {

@@ -3,7 +3,7 @@
 import math
 import re
 
-from imagenet_jax.config import Config, resolve
+from imagenet_jax.config import AVERAGES, Config, resolve
 from imagenet_jax.errors import UserError, unknown
 
 BROKEN = ("fail", "substitute")  # values of data.broken
@@ -14,6 +14,7 @@ POSITIVE = (
 ZERO_IS_OFF = (
     "weight_decay", "clip_norm", "agc", "warmup_epochs", "eval_interval_epochs", "bn_group", "eval_batch_size", "keep_every",
     "max_skipped", "stall_seconds", "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs",
+    "sam_rho", "swa_start", "eval_translate",
 )  # fmt: skip
 
 
@@ -23,6 +24,9 @@ def config(c: Config, *, devices: int) -> None:
     _numbers(c)
     _patterns(c)
     _pixels(c)
+    _averages(c)
+    if not 0 < c.distill.alpha <= 1 or not 0 < c.distill.temperature < math.inf:
+        raise UserError(f"distill.alpha={c.distill.alpha} must lie in (0, 1], distill.temperature={c.distill.temperature} above 0.")
     if c.data.broken not in BROKEN:
         raise unknown("way with broken images, data.broken,", c.data.broken, BROKEN)
     if min(c.data.threads, c.data.processes, c.data.prefetch) < 0 or c.data.max_pixels < 1:
@@ -44,7 +48,7 @@ def _numbers(c: Config) -> None:
     for key in ZERO_IS_OFF:
         if c[key] < 0:
             raise UserError(f"{key}={c[key]} is negative. Use --config.{key}=0 to switch it off.")
-    for key in ("label_smoothing", "ema_decay", "warmup_start", "bce_target_threshold"):
+    for key in ("label_smoothing", "ema_decay", "lookahead", "schedule_free", "warmup_start", "bce_target_threshold"):
         if not 0 <= c[key] < 1:
             raise UserError(f"{key}={c[key]} must lie in [0, 1).")
     for key in ("mix_probability", "mix_switch"):
@@ -56,6 +60,18 @@ def _numbers(c: Config) -> None:
         raise UserError(
             f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
+        )
+
+
+def _averages(c: Config) -> None:
+    if len(kinds := [f"{key}={c[key]:g}" for key in AVERAGES if c[key]]) > 1:
+        raise UserError(f"{' and '.join(kinds)}: a run keeps one average of its weights. Set all but one to 0.")
+    if c.swa_start >= c.epochs:
+        raise UserError(f"swa_start={c.swa_start:g} is not before the end, epochs={c.epochs:g}. SWA's authors begin at 75 %.")
+    if c.schedule_free and (c.schedule != "constant" or c.cooldown_epochs):
+        raise UserError(
+            f"schedule_free={c.schedule_free:g} takes the place of a falling learning rate, here schedule={c.schedule}, "
+            f"cooldown_epochs={c.cooldown_epochs:g}. Set --config.schedule=constant and --config.cooldown_epochs=0."
         )
 
 

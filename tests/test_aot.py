@@ -1,10 +1,13 @@
 """The account of a compiled step, and refusals. Compiling for a TPU takes libtpu and minutes: docs/aot.md holds what came of it."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from imagenet_jax import aot, sharding
+from imagenet_jax import aot, config, hlo, sharding
 from imagenet_jax.errors import UserError
 
 
@@ -29,3 +32,19 @@ def test_the_account_of_a_matrix_product_and_its_sum():
 def test_an_unknown_chip_is_named(capsys):
     with pytest.raises(UserError, match=r"No chip 'v5'\. Did you mean 'v5p' or 'v5e'"):
         aot.main(["--config=resnet50", "--topology=v5:2x4"])
+
+
+@pytest.mark.slow
+def test_on_tpus_nothing_wide_is_float32_and_all_is_summed_in_two_operations(libtpu):
+    """A ResNet-50 of four blocks, one of each width, 128 images a chip: the smallest map has 128 x 7 x 7 x 512 numbers.
+
+    One all-reduce sums the gradients of kernels in bfloat16, and one the rest in float32.
+    """
+    overrides = ["batch_size=1024", "bn_group=128", "model.settings.depths=(1, 1, 1, 1)", "model.settings.fold_bn=True"]
+    chosen = config.load("resnet50", [f"--config.{text}" for text in overrides])
+    compiled, _ = aot.compile_step(chosen, "v5e:2x4", num_classes=1000)
+    text = compiled.as_text()
+    assert [c.kind for c in hlo.collectives(text)] == ["all-reduce"] * 2
+    entry = text[text.index("\nENTRY") :]
+    shapes = re.findall(r"\bf32\[([\d,]+)\]", entry[entry.index("\n", 1) :])
+    assert max(math.prod(map(int, shape.split(","))) for shape in shapes) < 128 * 7 * 7 * 512

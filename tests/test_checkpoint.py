@@ -1,7 +1,9 @@
 """Checkpoints: every bit comes back, a background save is not disturbed, and what is no checkpoint is not taken for one."""
 
+import errno
 import gc
 import json
+import os
 import pathlib
 import shutil
 
@@ -73,28 +75,6 @@ def test_the_best_and_every_nth_are_kept_too(tmp_path):
         assert checkpoint.steps(c.directory) == [80, 60, 30, 20]
         assert checkpoint.best_step(tmp_path, [80, 60, 30, 20]) == 20
     assert checkpoint.best_step(tmp_path, [30]) is None
-
-
-def test_a_digest_sees_every_bit_place_and_type():
-    """And is the same however a leaf is split; a plain sum would miss two signs that flip."""
-    rng = np.random.default_rng(0)
-    for dtype in ("float32", "bfloat16", "int32", "bool", "uint8"):
-        x = rng.integers(0, 2 if dtype == "bool" else 100, (8, 6)).astype(jnp.dtype(dtype))
-        seen = {digest(x)}
-        for bit in range(8 * x.dtype.itemsize if dtype != "bool" else 0):
-            y = x.copy()
-            y.view(f"uint{8 * x.dtype.itemsize}")[3, 2] ^= np.asarray(1 << bit, f"uint{8 * x.dtype.itemsize}")
-            seen.add(digest(y))
-        seen |= {digest(x[::-1]), digest(x.T), digest(x[:, ::-1])}
-        assert len(seen) == 4 + (8 * x.dtype.itemsize if dtype != "bool" else 0)
-    x = rng.normal(size=(8, 6)).astype(np.float32)
-    assert digest(-x) != digest(x)
-    split = jax.device_put(x, jax.sharding.NamedSharding(jax.make_mesh((4, 2), ("a", "b")), jax.sharding.PartitionSpec("a", "b")))
-    assert digest(split) == digest(x)
-
-
-def digest(leaf) -> int:
-    return int(jax.jit(checkpoint._digest)(leaf))
 
 
 def damage(file: pathlib.Path, how: str) -> None:
@@ -218,6 +198,52 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(tmp_path):
         assert c.latest() == 6
     assert (tmp_path / "checkpoints" / "notes").is_dir()
     assert len(list((tmp_path / "checkpoints").glob("*.unreadable-*"))) == 2
+
+
+def test_the_rest_of_a_step_whose_deletion_was_cut_off_goes(tmp_path, capsys):
+    """And only that: of steps 1 to 6 with 2 kept, and every fourth, 3 has lost its manifest by deletion, 4 and 6 by damage.
+
+    2 is no step at all, but somebody's folder.
+    """
+    with checkpoint.Checkpoints(tmp_path, keep=9) as c:
+        for step in range(1, 7):
+            c.save(state(step))
+        c.wait()
+    for step in (2, 3, 4, 6):
+        (c.directory / checkpoint.name(step) / "manifest" / "metadata").unlink()
+    (c.directory / checkpoint.name(2) / "notes.txt").touch()
+    with checkpoint.Checkpoints(tmp_path, keep=2, keep_every=4):
+        pass
+    said = capsys.readouterr().out
+    assert "00000003 was being deleted when the run ended" in said
+    assert said.count("\n") == 4
+    assert sorted(d.name[:19] for d in c.directory.iterdir()) == [
+        "00000001", "00000002.unreadable", "00000004.unreadable", "00000005", "00000006.unreadable"
+    ]  # fmt: skip
+
+
+def test_a_store_that_fails_at_the_commit_is_named_by_the_next_save_and_the_good_step_stays(tmp_path, monkeypatch):
+    """A stand-in for a mounted bucket, whose mount says EIO once its own tries are over: the rename that commits a step fails."""
+    rename = os.rename
+
+    def fail(source, target):
+        if "orbax-checkpoint-tmp" in str(source) and "00000009" in str(source):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with checkpoint.Checkpoints(tmp_path) as c:
+        for step in (5, 9):
+            c.save(state(step))
+        with pytest.raises(RunError, match=r"Saving a checkpoint to .*checkpoints failed: .*Input/output error"):
+            c.save(state(10))
+        assert checkpoint.steps(c.directory) == [5]
+    monkeypatch.undo()
+    with checkpoint.Checkpoints(tmp_path) as c:  # the rerun
+        assert same(c.restore_newest(state(0)), state(5))
+        c.save(state(9))
+        c.wait()
+        assert checkpoint.steps(c.directory) == [9, 5]
 
 
 def test_steps_of_which_none_is_readable_are_no_fresh_start(tmp_path):

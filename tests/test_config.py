@@ -30,7 +30,7 @@ def test_overrides_change_values_of_every_type():
 def test_names_find_the_recipes_that_come_with_the_package():
     for name in ("resnet50", "configs/resnet50.py", "resnet50.py"):
         assert config.find(name).samefile(config.CHECKOUT / "configs" / "resnet50.py")
-    with pytest.raises(UserError, match=r"No config file 'resnet51'.*cifar10, convnext_t, .*vgg16, vit_s16"):
+    with pytest.raises(UserError, match=r"No config file 'resnet51'.*cifar10, cifar10_airbench, .*vgg16, vit_b16_web, vit_s16"):
         config.find("resnet51")
 
 
@@ -121,3 +121,27 @@ def test_settings_of_the_optimizer_are_keys_beside_its_name():
     c = config.load("resnet18", ["--config.optimizer.name=adamw", "--config.optimizer.b2=0.95"])
     assert c.optimizer.name == "adamw"
     assert c.optimizer.b2 == 0.95
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ema_decay": 0.9, "swa_start": 60.0}, "ema_decay=0.9 and swa_start=60: a run keeps one average"),
+        ({"swa_start": 90.0}, "swa_start=90 is not before the end, epochs=90"),
+        ({"schedule_free": 0.9}, "schedule_free=0.9 takes the place of a falling learning rate, here schedule=cosine"),
+        (
+            {"schedule_free": 0.9, "schedule": "constant", "cooldown_epochs": 1.0},
+            "cooldown_epochs=1. Set --config.schedule=constant",
+        ),
+        ({"lookahead": 1.0}, r"lookahead=1.0 must lie in \[0, 1\)"),
+        ({"sam_rho": -0.1}, "sam_rho=-0.1 is negative"),
+        ({"distill.alpha": 0.0}, r"distill.alpha=0.0 must lie in \(0, 1\]"),
+        ({"distill.temperature": 0.0}, "distill.temperature=0.0 above 0"),
+    ],
+)
+def test_averages_sharpness_and_teachers_that_make_no_sense(changes, message):
+    c = config.default()
+    c.model.name = "resnet18"
+    c.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message):
+        validate.config(c, devices=1)

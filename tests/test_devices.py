@@ -52,7 +52,8 @@ def prepare(devices: int, dtype: str, group: int, fsdp: int = 1, accumulate: int
     where = jax.tree.map(lambda x: x.sharding, abstract)
     step = jax.jit(
         steps.make_train_step(
-            model, build.optimizer(config), schedule, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=0.1, ema_decay=0.9,
+            model, build.optimizer(config), schedule, mean=(0.5,) * 3, std=(0.5,) * 3, label_smoothing=0.1,
+            average=build.average(config, Plan(config, 64)), schedule_free=config["schedule_free"], sam_rho=config["sam_rho"],
             mixing=build.mixing(config), mesh=mesh, accumulate=accumulate,
         ),
         donate_argnums=0, in_shardings=(where, sharding.batched(mesh)), out_shardings=(where, sharding.replicated(mesh)),
@@ -119,6 +120,18 @@ def test_state_and_batch_in_parts_change_nothing_in_float32():
     np.testing.assert_allclose(parts, one, rtol=0, atol=1e-5)
 
 
+FREE = {"ema_decay": 0.0, "schedule_free": 0.9, "schedule": "constant", "optimizer": {"name": "sgd", "momentum": 0.0}}
+
+
+@pytest.mark.slow
+def test_the_gradient_next_door_and_the_average_depend_on_neither_devices_nor_parts():
+    one, parts = (
+        losses(n, 5, "float32", 4, sam_rho=0.05, **FREE, **how) for n, how in ((1, {}), (8, {"fsdp": 4, "accumulate": 2}))
+    )
+    np.testing.assert_allclose(parts, one, rtol=0, atol=1e-5)
+    assert np.abs(losses(1, 5, "float32", 4, **FREE) - one).max() > 1e-4
+
+
 @pytest.mark.slow
 def test_what_is_dropped_depends_neither_on_devices_nor_on_the_number_of_parts(x64):
     model = {"name": "vit_s_16", "settings": {"patch": 4, "width": 16, "depth": 1, "heads": 2, "dropout": 0.2}}
@@ -145,12 +158,22 @@ def communication():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_one_gradient_all_reduce_a_step(communication, accumulate):
-    """Gradients, BN statistics and loss in one; the other is the count of right answers. Nothing inside the loop over parts."""
+    """Gradients, BN statistics, loss and the count of right answers. Nothing inside the loop over parts."""
     found, abstract = communication(accumulate=accumulate)
     assert {c.kind for c in found} == {"all-reduce"}
     assert all(c.entry for c in found)
-    floats = 4 * (tree.count(abstract.params) + tree.count(abstract.batch_stats) + 1)
-    assert sorted(c.size for c in found) == [4, floats]
+    assert [c.size for c in found] == [4 * (tree.count(abstract.params) + tree.count(abstract.batch_stats) + 2)]
+
+
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_sharpness_aware_step_sums_each_of_its_two_gradients_once(communication, accumulate):
+    found, abstract = communication(accumulate=accumulate, sam_rho=0.05)
+    assert {c.kind for c in found} == {"all-reduce"}
+    assert all(c.entry for c in found)
+    parameters = 4 * tree.count(abstract.params)
+    statistics = 4 * tree.count(abstract.batch_stats)  # of one pass
+    assert sum(c.size for c in found) == pytest.approx(2 * parameters + statistics, abs=64)
+    assert sum(c.size >= parameters for c in found) == 2
 
 
 def test_statistics_of_the_whole_batch_cost_an_all_reduce_each(communication):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,9 +36,15 @@ def get_config():
 
 
 class Group:
-    """`count` processes of one run, of 4 devices in all, and what they say."""
+    """`count` processes of one run, of 4 devices in all, and what they say.
 
-    def __init__(self, count: int, folder: pathlib.Path, *flags: str, own: dict[int, list[str]] | None = None):
+    `own`: flags of one process alone; `faulty`: what happens in one alone, as Python that runs first, with `imagenet_jax` at hand.
+    """
+
+    def __init__(
+        self, count: int, folder: pathlib.Path, *flags: str, command: str = "main",
+        own: dict[int, list[str]] | None = None, faulty: dict[int, str] | None = None,
+    ):  # fmt: skip
         with socket.create_server(("", 0)) as server:
             port = server.getsockname()[1]
         file = folder / "digits8.py"
@@ -45,18 +52,22 @@ class Group:
         place = ["--coordinator", f"localhost:{port}", f"--num_processes={count}"] if count > 1 else []
         env = {**os.environ, "JAX_ENABLE_X64": "1", "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}"}
         self.logs = [folder / f"{time.monotonic_ns()}.{i}.log" for i in range(count)]
-        command = [sys.executable, "-m", "imagenet_jax.main", f"--config={file}", f"--data_dir={folder / 'data'}", *flags]
+        flags = (f"--data_dir={folder / 'data'}", *([f"--config={file}"] if command == "main" else []), *flags)
         self.processes = []
         for i, log in enumerate(self.logs):
             mine = [*place, f"--process_id={i}"] if count > 1 else []
             mine += (own or {}).get(i, [])
+            program = f"{(faulty or {}).get(i, '')}\nfrom imagenet_jax import cli, {command}\ncli.run({command}.main)"
             with log.open("w") as out:
-                self.processes.append(subprocess.Popen([*command, *mine], env=env, stdout=out, stderr=subprocess.STDOUT))
+                started = subprocess.Popen(
+                    [sys.executable, "-c", program, *flags, *mine], env=env, stdout=out, stderr=subprocess.STDOUT
+                )
+                self.processes.append(started)
 
     def said(self, index: int) -> str:
         return self.logs[index].read_text()
 
-    def codes(self, timeout: float = 300) -> list[int]:
+    def codes(self, timeout: float = 600) -> list[int]:
         """Their exit codes, when all have ended."""
         end = time.monotonic() + timeout
         try:
@@ -74,6 +85,39 @@ class Group:
 def numbers(workdir):
     """What the journal says: (kind, step, weights, loss, top-1) a line."""
     return [(r["kind"], r["step"], r.get("weights"), r["loss"], r["top1"]) for r in logs.read(workdir / "metrics.jsonl")]
+
+
+SLOW = """
+import time
+from imagenet_jax.data import loader
+
+def slow(batches):
+    for batch in batches:
+        time.sleep(0.5)
+        yield batch
+
+fast = loader.train_batches
+loader.train_batches = lambda *a, **k: slow(fast(*a, **k))
+"""
+
+
+DAMAGED = """
+import jax
+import orbax.checkpoint as ocp
+
+read = ocp.StandardCheckpointer.restore
+
+def restore(self, folder, like):
+    if folder.parent.name != "00000022":
+        return read(self, folder, like)
+    {fault}
+
+ocp.StandardCheckpointer.restore = restore
+"""
+FAULTS = {
+    "flipped": "return jax.tree.map(lambda x: x.at[(0,) * x.ndim].add(1), read(self, folder, like))",
+    "cut short": "raise ValueError('NOT_FOUND: Error reading d/0123')",
+}
 
 
 def test_one_process_and_two_and_taking_turns_compute_the_same(tmp_path):
@@ -138,3 +182,62 @@ def test_processes_that_do_not_belong_together_are_refused(tmp_path, own, messag
     group = Group(2, tmp_path, f"--workdir={tmp_path / 'run'}", own={1: [flag.format(tmp_path) for flag in own]})
     assert group.codes() == [2, 2], group.said(0)[-2000:] + group.said(1)[-2000:]
     assert all(message in group.said(i) for i in (0, 1))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of 22 steps, with checkpoints of 20, 21 and 22, by one process."""
+    folder = tmp_path_factory.mktemp("finished")
+    group = Group(1, folder, f"--workdir={folder / 'run'}", "--config.checkpoint_interval=1")
+    assert group.codes() == [0], group.said(0)[-3000:]
+    return folder
+
+
+def test_a_slow_host_is_named_and_changes_no_number(finished, tmp_path):
+    """0.5 s a batch in process 1, where a step takes less: process 0, which writes, waits for process 1 and not for data."""
+    run = tmp_path / "run"
+    group = Group(2, finished, f"--workdir={run}", "--stop_after=8", faulty={1: SLOW})
+    assert group.codes() == [0, 0], group.said(0)[-3000:] + group.said(1)[-3000:]
+    waits = [(r["data_wait"], r["data_wait_process"]) for r in logs.read(run / "metrics.jsonl") if r["kind"] == "train"]
+    assert [process for _, process in waits].count(1) > 4, waits
+    assert max(waits) > (0.5, 1)
+    assert re.search(r"data wait +\d+% \(process 1\)", group.said(0))
+    assert group.said(0).count("More than half of the time goes into waiting for data (process 1).") == 1
+    np.testing.assert_allclose(
+        [n[3] for n in numbers(run)], [n[3] for n in numbers(finished / "run")[: len(waits)]], rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_damage_that_one_process_alone_meets_takes_all_to_the_step_before(finished, tmp_path, fault):
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    (run / "report.html").unlink()  # so that it is not finished
+    group = Group(
+        2, finished, f"--workdir={run}", "--config.checkpoint_interval=1", faulty={1: DAMAGED.format(fault=FAULTS[fault])}
+    )
+    assert group.codes() == [0, 0], group.said(0)[-3000:] + group.said(1)[-3000:]
+    said = group.said(0)
+    assert said.count(" is damaged: ") == 1
+    assert f"Process 1: {run / 'checkpoints' / '00000022'} is damaged: " in said
+    assert f"Resuming {run} at step 21." in said
+    assert len(list((run / "checkpoints").glob("00000022.damaged-*"))) == 1
+    assert checkpoint.latest_step(run / "checkpoints") == 22
+    np.testing.assert_allclose([n[3] for n in numbers(run)], [n[3] for n in numbers(finished / "run")], rtol=0, atol=1e-9)
+
+
+def test_two_processes_evaluate_as_one(finished):
+    """381 images, which no batch of 64 divides."""
+    run = finished / "run"
+    result = run / "eval" / "digits-validation.json"
+    want, matrices = json.loads(result.read_text()), np.load(result.with_suffix(".npz"))
+    shutil.rmtree(result.parent)
+    group = Group(2, finished, f"--workdir={run}", command="evaluate")
+    assert group.codes() == [0, 0], group.said(0)[-3000:] + group.said(1)[-3000:]
+    assert "381 images, step 22" in group.said(0)
+    got = json.loads(result.read_text())
+    assert got["images"] == want["images"] == 381
+    for weights in ("raw", "ema"):
+        assert got[weights]["top1"] == want[weights]["top1"]
+        assert got[weights]["loss"] == pytest.approx(want[weights]["loss"], abs=1e-9)
+        np.testing.assert_array_equal(np.load(result.with_suffix(".npz"))[f"confusion_{weights}"], matrices[f"confusion_{weights}"])

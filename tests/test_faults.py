@@ -6,6 +6,8 @@ all faults with their tests, here and elsewhere; `make faults` runs them.
 
 import errno
 import gc
+import io
+import itertools
 import json
 import logging
 import os
@@ -17,11 +19,15 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import jax
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
 
 from imagenet_jax import build, checkpoint, evaluate, logs, main, predict, record, sharding, train, tree
+from imagenet_jax.data import remote
 from imagenet_jax.errors import RunError, UserError
 
 # orbax leaves coroutines behind when it fails
@@ -89,7 +95,7 @@ class Run:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def code(self, timeout: float = 120) -> int:
+    def code(self, timeout: float = 600) -> int:
         return ask(self._server, {"wait": self.pid, "timeout": timeout})
 
     def said(self) -> str:
@@ -99,11 +105,11 @@ class Run:
         """Whether it has, though nobody has asked for its exit code yet."""
         return "Z" in pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
 
-    def wait_for(self, condition, timeout: float = 120) -> None:
+    def wait_for(self, condition, timeout: float = 600) -> None:
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end
-            assert not self.ended(), self.said()
+            assert not self.ended() or condition(), self.said()  # it may have come just before the end
             time.sleep(0.002)
 
     def records(self, kind: str) -> list[int]:
@@ -236,7 +242,7 @@ def test_killed_at_random_moments_a_run_goes_on_and_ends_as_uninterrupted(start,
     assert run.code() == 0, run.said()
     assert before == 0 or f"Resuming {workdir} at step {before:,}." in run.said() or "is finished" in run.said()
     assert_same_end(workdir, whole)
-    assert list((workdir / "checkpoints").glob("*tmp*")) == []  # of a step whose deletion was cut off, "N.unreadable-T" may be left
+    assert all(d.name.isdigit() for d in (workdir / "checkpoints").iterdir())  # neither a draft nor the rest of a deletion
     print(f"{KILLS} kills, {resumed} of them in a run that had resumed, {finished} after its end")
 
 
@@ -255,6 +261,25 @@ def test_a_full_disk_ends_the_run_within_a_save_interval_and_leaves_the_good_ste
     again = start(workdir)
     assert again.code() == 0, again.said()
     assert_same_end(workdir, whole)
+
+
+@pytest.mark.slow
+def test_a_workdir_that_vanishes_ends_the_run_at_the_next_save_and_goes_on_when_it_is_back(start, tmp_path):
+    """Renamed, as a disk or a mount that goes away takes all with it. Nothing but drafts may lie in its place."""
+    workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    run = start(workdir, "--config.epochs=1000")
+    run.wait_for(lambda: run.records("train"))
+    workdir.rename(elsewhere)
+    assert run.code() == 1, run.said()
+    assert f"error: {workdir / 'checkpoints'} has vanished during the run" in run.said()
+    assert [f for f in workdir.rglob("*") if f.is_file() and ".orbax-checkpoint-tmp" not in str(f)] == []
+    shutil.rmtree(workdir, ignore_errors=True)
+    elsewhere.rename(workdir)
+    step = checkpoint.latest_step(workdir / "checkpoints")
+    assert run.records("train")[-1] - step <= 13
+    again = start(workdir, "--config.epochs=1000", f"--stop_after={step + 1}")
+    assert again.code() == 0, again.said()
+    assert f"Resuming {workdir} at step {step}." in again.said()
 
 
 def flip(folder: pathlib.Path) -> None:
@@ -327,6 +352,82 @@ def test_a_worker_that_hangs_shows_all_stacks_and_is_named_within_a_minute(start
     assert "Timeout (0:00:03)!" in run.said()
     assert 'workers.py", line' in run.said()
     assert f"Data worker 0 (process {worker}) has said nothing for 60 s" in run.said()
+
+
+HELD = """
+import ctypes, gc, sys
+from imagenet_jax import cli, main, train
+
+names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_size_t) for n in names]})
+log = train.log_window
+
+def log_and_held(journal, console, plan, window):
+    log(journal, console, plan, window)
+    gc.collect()
+    now = mallinfo()
+    print("held", window.step, now.uordblks + now.hblkhd, file=sys.stderr)
+
+train.log_window = log_and_held
+cli.run(main.main)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_that_a_run_holds_does_not_grow(start, tiny_data, tmp_path):
+    """5,200 steps, 20 evaluations, 40 saves: from step 1,300 on less than 1 MB in 1,000 steps, at the median of the log intervals.
+
+    What malloc has handed out, Python's objects included. The median, since some 3 MB come and go at once; not what the process
+    occupies, which the free pieces between decide.
+    """
+    flags = ["--config.epochs=800", "--config.eval_interval_epochs=40", "--config.checkpoint_interval=260"]
+    flags += [f"--config={start.config}", f"--workdir={tmp_path / 'run'}", f"--data_dir={tiny_data}", "--config.log_interval=260"]
+    env = {**os.environ, "PYTHONMALLOC": "malloc", "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", HELD, *flags], env=env, text=True, capture_output=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stderr
+    held = [int(line.split()[2]) / 1e6 for line in done.stderr.splitlines() if line.startswith("held ")]
+    assert len(held) == 20
+    growth = np.median(np.diff(held[4:])) * 1000 / 260
+    print(f"{growth:.2f} MB in 1,000 steps; {held}")
+    assert growth < 1
+
+
+@pytest.mark.slow
+def test_a_bucket_that_fails_three_times_costs_nothing_and_one_that_stays_away_ends_the_run(tiny_config, tmp_path, monkeypatch):
+    """A stand-in in memory, whose reads fail on demand, in the middle of training; time-outs of a real store were not met."""
+    store = fsspec.filesystem("memory")
+    for i in range(30):
+        file = io.BytesIO()
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)).save(file, "png")
+        store.pipe_file(f"/faults/{'train' if i < 24 else 'validation'}/{'ab'[i % 2]}/{i}.png", file.getvalue())
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    whole = MemoryFileSystem.cat_file
+    tiny_config.dataset, tiny_config.log_interval = "memory://faults", 1
+
+    def run(failures: int) -> list[float]:
+        """The losses of 12 steps, of which some read is answered so often, then never again; the first 30 reads open the data."""
+        calls = itertools.count()
+
+        def cat_file(self, path, *args, **kwargs):
+            if 30 < next(calls) <= 30 + failures:
+                raise OSError(f"503 Service Unavailable: {path}")
+            return whole(self, path, *args, **kwargs)
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+        workdir = tmp_path / str(failures)
+        assert train.train(tiny_config, workdir, data_dir=tmp_path, devices=jax.devices()[:1]) == 0
+        assert next(calls) > 60
+        return [r["loss"] for r in logs.read(workdir / "metrics.jsonl") if r["kind"] == "train"]
+
+    try:
+        undisturbed = run(0)
+        assert len(undisturbed) == 12
+        assert run(3) == undisturbed
+        with pytest.raises(RunError, match=r"memory://faults/.*png cannot be read, 5 tries: .*503 Service.* Check the network"):
+            run(10**6)
+    finally:
+        store.rm("/faults", recursive=True)
 
 
 def test_the_training_step_is_compiled_once(tiny_config, tiny_data, tmp_path, caplog):

@@ -1,6 +1,6 @@
 """Reading collectives from HLO text as CPU and TPU write it: lines of real programs; test_devices.py reads whole ones."""
 
-from imagenet_jax.hlo import Collective, collectives
+from imagenet_jax.hlo import Collective, collectives, traffic
 
 TEXT = """
 %add (x: f32[], y: f32[]) -> f32[] {
@@ -44,3 +44,21 @@ def test_every_operation_is_counted_once_with_its_bytes():
         Collective("all-gather", 16 * 4 * 4, True),
         Collective("collective-permute", 6, True),
     ]
+
+
+def test_traffic_leaves_out_what_is_on_the_chip():
+    """As a TPU writes it: 800 bytes read, copied to the chip, 400 of them sliced there, multiplied there, and 200 written."""
+    text = """
+HloModule jit_f
+
+ENTRY %main.1_spmd (param: f32[200]) -> bf16[100] {
+  %param = f32[200]{0:T(256)} parameter(0)
+  %copy-start = (f32[200]{0:T(256)S(1)}, f32[200]{0:T(256)}, u32[]{:S(2)}) copy-start(%param)
+  %copy-done = f32[200]{0:T(256)S(1)} copy-done(%copy-start)
+  %slice-start = ((f32[200]{0:T(256)}), f32[100]{0:T(128)S(1)}, s32[]{:S(2)}) slice-start(%param), slice={[0:100]}
+  %slice-done = f32[100]{0:T(128)S(1)} slice-done(%slice-start)
+  %fusion = bf16[100]{0:T(128)S(1)} fusion(%copy-done, %slice-done), kind=kLoop, calls=%fused
+  ROOT %copy = bf16[100]{0:T(128)} copy(%fusion)
+}
+"""
+    assert traffic(text) == 800 + 400 + 200

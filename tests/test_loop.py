@@ -30,6 +30,7 @@ class Recorder:
         self.windows, self.saved, self.evaluated, self.ticks, self._stop_at = [], [], [], 0, stop_at
         self.hooks = loop.Hooks(
             log=self.windows.append,
+            settle=lambda state: state,
             save=lambda state: self.saved.append(self.ticks),
             evaluate=lambda step, state: self.evaluated.append(step),
             tick=self._tick,

@@ -10,25 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax import infer, models, predict, sharding
+from imagenet_jax import infer, predict, sharding
 from imagenet_jax.data import decode, hierarchy
 from imagenet_jax.data.augment import central
 from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.errors import UserError
-from imagenet_jax.pretrained import names, weights
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Weights of a small ResNet on ImageNet's classes that answer with some confidence."""
-    model = models.create("resnet8", num_classes=1000)
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda x: np.abs(rng.standard_normal(x.shape)).astype(x.dtype), names.variables_like(model))
-    variables["params"]["fc"]["kernel"] = rng.standard_normal((64, 1000)).astype(np.float32) * 1e-3
-    p = weights.Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
-    path = tmp_path_factory.mktemp("weights")
-    weights.save(path, weights.Weights(model, variables, "resnet8", {}, tuple(readable(wnids())), p, {"file": "none"}))
-    return path
 
 
 @pytest.fixture
@@ -43,10 +29,10 @@ def photos(tmp_path):
     return place
 
 
-def test_files_say_what_the_model_says_one_image_at_a_time(folder, photos, tmp_path, capsys):
+def test_files_say_what_the_model_says_one_image_at_a_time(small_weights, photos, tmp_path, capsys):
     out = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "png")}
     flags = [
-        f"--weights={folder}",
+        f"--weights={small_weights}",
         f"--json={out['json']}",
         f"--csv={out['csv']}",
         f"--sheet={out['png']}",
@@ -56,7 +42,7 @@ def test_files_say_what_the_model_says_one_image_at_a_time(folder, photos, tmp_p
     assert predict.main([*flags, str(photos)]) == 0
     results = json.loads(out["json"].read_text())
     assert [r["path"] for r in results] == sorted(str(p) for p in photos.rglob("*") if p.suffix in (".png", ".JPEG"))
-    loaded = infer.load(folder, sharding.make_mesh(jax.devices()[:1]))
+    loaded = infer.load(small_weights, sharding.make_mesh(jax.devices()[:1]))
     run = jax.jit(lambda x: jax.nn.softmax(loaded.model.apply(loaded.weights["raw"], (x / 255 - 0.5) / 0.25)))
     for result in results[::5]:
         image = np.zeros((1, 32, 32, 3), np.uint8)
@@ -78,11 +64,11 @@ def test_files_say_what_the_model_says_one_image_at_a_time(folder, photos, tmp_p
     assert len(capsys.readouterr().out.splitlines()) == 20
 
 
-def test_broken_files_are_named_and_the_rest_go_on(folder, photos, tmp_path, capsys):
+def test_broken_files_are_named_and_the_rest_go_on(small_weights, photos, tmp_path, capsys):
     (photos / "a.jpg").write_bytes(b"")
     (photos / "b\x1b[31m.jpg").write_bytes(b"no image")
     os.mkfifo(photos / "c.jpg")
-    assert predict.main([f"--weights={folder}", f"--json={tmp_path / 'x.json'}", str(photos)]) == 3
+    assert predict.main([f"--weights={small_weights}", f"--json={tmp_path / 'x.json'}", str(photos)]) == 3
     shown = capsys.readouterr()
     assert "a.jpg: it is empty" in shown.err
     assert "b\\x1b[31m.jpg" in shown.err
@@ -92,8 +78,8 @@ def test_broken_files_are_named_and_the_rest_go_on(folder, photos, tmp_path, cap
     assert len(json.loads((tmp_path / "x.json").read_text())) == 20
 
 
-def test_one_photo_shows_all_its_names(folder, photos, capsys):
-    assert predict.main([f"--weights={folder}", str(photos / "00.JPEG")]) == 0
+def test_one_photo_shows_all_its_names(small_weights, photos, capsys):
+    assert predict.main([f"--weights={small_weights}", str(photos / "00.JPEG")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("00.JPEG")
     assert len(lines) == 6
@@ -109,11 +95,11 @@ def test_one_photo_shows_all_its_names(folder, photos, capsys):
         (["--json=gone/x.json", "x.png"], "its folder does not exist"),
     ],
 )
-def test_mistakes(folder, flags, message, tmp_path, monkeypatch):
+def test_mistakes(small_weights, flags, message, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(UserError, match=message):
-        predict.main([f"--weights={folder}", *flags])
+        predict.main([f"--weights={small_weights}", *flags])
 
 
 def test_names_on_the_sheet_may_be_anything(tmp_path):

@@ -35,6 +35,7 @@ TV = ["trivial_augment", "random_erasing"]
 TIMM = ["rand_augment_timm", "random_erasing"]
 SOURCES = {
     "resnet50": Source("resnet50", 256, 450_410, "sgd", {29.9: 0.1, 30: 0.01, 60: 1e-3}, 1e-4, NONE, CROP, 224, (224, 256)),
+    "resnet18": Source("resnet18", 256, 450_410, "sgd", {29.9: 0.1, 30: 0.01, 60: 1e-3}, 1e-4, NONE, CROP, 224, (224, 256)),
     "vgg16": Source("vgg16", 256, 450_410, "sgd", {0: 0.01, 30: 1e-3, 60: 1e-4}, 1e-4, NONE, CROP, 224, (224, 256)),
     "resnet50_v2": Source(
         "resnet50", 1024, 750_684, "sgd", {0: 0.005, 2.5: 0.2525, 5: 0.5, 302.5: 0.25, 600: 0},
@@ -52,6 +53,12 @@ SOURCES = {
     "resnet50_rsb:a3": Source(
         "resnet50", 2048, 62_557, "lamb", {5: 8e-3, 52.5: 4.0005e-3, 100: 1e-6},
         0.02, NORM_BIAS, [*CROP, TIMM[0]], 160, (224, 235.79),
+    ),
+    "resnet18_rsb:a1": Source(
+        "resnet18", 2048, 375_342, "lamb", {0: 5e-7, 5: 5e-3, 600: 1e-6}, 0.01, NORM_BIAS, [*CROP, TIMM[0]], 224, (224, 235.79)
+    ),
+    "resnet18_rsb:a3": Source(
+        "resnet18", 2048, 62_557, "lamb", {5: 8e-3, 100: 1e-6}, 0.02, NORM_BIAS, [*CROP, TIMM[0]], 160, (224, 235.79)
     ),
     "resnet50_ffcv:16": Source(
         "resnet50", 4096, 5_005, "sgd", {0: 1.7e-4, 1: 0.850085, 2: 1.7, 9: 0.85, 16: 0},
@@ -122,7 +129,19 @@ SOURCES = {
     "imagenet21k_to_1k": Source(
         "vit_b_16", 512, 20_000, "sgd", {0.2018: 0.03, 4.1377: 0.015, 8.0737: 0}, 0, NONE, CROP, 384, (384, 448)
     ),
+    "vit_b16_web": Source(
+        "vit_b_16", 4096, 517_822, "adamw", {0.13519: 8e-4, 3.567: 4e-4, 7: 0}, 0.1, ALL, CROP, 224, (224, 256)
+    ),
+    "cifar10_airbench": Source(
+        "airbench94", 1024, 476, "sgd", {0: 0.3, 109 / 48.828125: 1.5, 476 / 48.828125: 0.105},
+        0.0153 / 11.5, NONE, ["flip", "translate"], 32, (32, 32),
+    ),
 }  # fmt: skip
+
+
+def images(c):
+    """Of the training split."""
+    return configs.IMAGES[c["dataset"], c["train_split"]]
 
 
 @functools.cache
@@ -133,7 +152,7 @@ def loaded(name):
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_recipe_is_what_its_source_says(name):
     c, source = loaded(name), SOURCES[name]
-    plan = Plan(c, configs.images(c))
+    plan = Plan(c, images(c))
     rate, peak = build.schedule(c, plan)
     assert (c["model"]["name"], c["batch_size"], plan.total) == (source.model, source.batch, source.steps)
     assert c["optimizer"]["name"] == source.optimizer
@@ -150,7 +169,7 @@ def test_a_recipe_is_what_its_source_says(name):
 @pytest.mark.parametrize("name", {source.model + source.spared: name for name, source in SOURCES.items()}.values())
 def test_parameters_and_which_of_them_decay(name):
     c, source = loaded(name), SOURCES[name]
-    model = build.model(c, num_classes=1000)
+    model = build.model(c, num_classes=10 if source.model == "airbench94" else 1000)
     params = jax.eval_shape(build.state_init(model, c), jax.random.key(0)).params
     counted = tree.count(params)
     # Without a class token (384) and with fixed positions (197 x 384), ViT-S/16 has that many fewer; ViT-B/16 loses only the token.
@@ -177,16 +196,22 @@ def test_ffcv_changes_to_192_pixels_where_its_ramp_rounds_to_it():
     }
 
 
-def test_every_recipe_for_imagenet_is_in_the_table():
-    known = {name.partition(":")[0] for name in SOURCES} | {"resnet18"}
+def test_every_recipe_is_in_the_table(monkeypatch):
+    monkeypatch.setattr(configs, "traffic", lambda model: 0.0)  # traces the model: seconds, for all of them
+    known = {name.partition(":")[0] for name in SOURCES} | {"cifar10"}
     assert {row.name.partition(":")[0] for row in configs.rows()} == known
 
 
+@pytest.mark.slow
 def test_the_table_counts_images_and_operations(capsys):
     configs.main([])
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     assert lines["resnet50"].split()[1:4] == ["90", "115.3", "M"]
     assert float(lines["resnet50"].split()[4]) == pytest.approx(115.305e6 * 3 * 2 * 4.089e9 / 1e18, rel=0.01)
+    # 8 H100: 115.3 M images x (24.5 GFLOP / 700 TFLOP/s + 308.5 MB / 3 TB/s) / 8
+    assert float(lines["resnet50"].split()[5]) == pytest.approx(
+        115.305e6 * (24.535e9 / 700e12 + 308.5e6 / 3e12) / 8 / 3600, rel=0.02
+    )
     assert "73.8 % top-1, with mirror images" in lines["resnet50_ffcv:16"]
     assert "80.4 % top-1" in lines["resnet50_rsb:a1"]
 

@@ -10,7 +10,7 @@ from imagenet_jax import step as steps
 from imagenet_jax.ops import losses
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import cross_entropy
-from imagenet_jax.optim import schedules
+from imagenet_jax.optim import averages, schedules
 
 CONFIG = {
     "model": {"name": "resnet8", "dtype": "float32", "param_dtype": "float32", "settings": {}},
@@ -22,6 +22,9 @@ CONFIG = {
     "clip_norm": 0.0,
     "agc": 0.0,
     "ema_decay": 0.9,
+    "swa_start": 0.0,
+    "lookahead": 0.0,
+    "schedule_free": 0.0,
     "frozen": [],
     "bn_frozen": False,
     "layer_decay": 1.0,
@@ -40,7 +43,7 @@ def parts():
 
 def make(model, rate=0.1, **settings):
     schedule = schedules.make("constant", peak=rate, total_steps=10)
-    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, ema_decay=0.9, **VIEW, **settings))
+    return jax.jit(steps.make_train_step(model, build.optimizer(CONFIG), schedule, average=averages.ema(0.9), **VIEW, **settings))
 
 
 def test_a_step_changes_every_part_of_the_state(parts):
@@ -207,6 +210,20 @@ def test_columns_leave_the_other_classes_out(parts):
     assert int(sums["top1"]) == int(jnp.sum(jnp.argmax(every[:, jnp.array([4, 1])], -1) == batch["label"]))
     told = steps.make_predict_step(model, columns=(4, 1), **VIEW)(state.variables(), jnp.asarray(batch["image"]))
     np.testing.assert_allclose(told, jax.nn.softmax(every[:, jnp.array([4, 1])]), rtol=1e-4, atol=1e-5)
+
+
+def test_moving_averages_the_logits_of_six_views(parts):
+    """airbench's: half the weight to the image, a quarter each to it moved up-left and down-right, each mirrored too."""
+    model, state, batch = parts
+    batch = {**batch, "mask": np.ones(len(batch["label"]), bool)}
+    step = jax.jit(steps.make_eval_step(model, num_classes=5, flip=True, translate=1, **VIEW))
+    _, loss, _ = step(state.variables(), steps.zero_sums(5), batch)
+    padded = np.pad(batch["image"], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    mean = jnp.zeros((8, 5))
+    for weight, moved in ((0.5, padded[:, 1:17, 1:17]), (0.25, padded[:, :16, :16]), (0.25, padded[:, 2:, 2:])):
+        for view in mirrored(moved):
+            mean += weight / 2 * model.apply(state.variables(), normalize(view, VIEW["mean"], VIEW["std"], jnp.float32))
+    assert float(loss) == pytest.approx(float(jnp.sum(cross_entropy(mean, batch["label"]))), rel=1e-5)
 
 
 def mirrored(images):

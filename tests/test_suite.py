@@ -1,5 +1,6 @@
 """`evaluate --suite=paper` on tiny sets of the published shapes, each number against counting by another way."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,9 +9,8 @@ import pytest
 from PIL import Image
 
 from imagenet_jax import cli, evaluate, infer, models, prepare, sharding, suite
-from imagenet_jax.data import decode, relabels
+from imagenet_jax.data import decode, papers, relabels
 from imagenet_jax.data.augment import central
-from imagenet_jax.data.builders import robustness
 from imagenet_jax.data.classes import readable, wnids
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
@@ -46,8 +46,8 @@ def tree(root, classes, rng, side=40):
 def two():
     """As if ImageNet-C had two corruptions: ten sets to prepare instead of 75."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robustness, "CORRUPTIONS", ("snow", "jpeg_compression"))
-        yield robustness.CORRUPTIONS
+        patch.setattr(papers, "CORRUPTIONS", ("snow", "jpeg_compression"))
+        yield papers.CORRUPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def data_dir(two, tmp_path_factory):
     rng, root, out = np.random.default_rng(1), tmp_path_factory.mktemp("published"), tmp_path_factory.mktemp("data")
     tree(root / "v2", [str(k) for k in range(0, 26, 2)], rng)
     tree(root / "a", [WNIDS[k] for k in A * 3], rng)
-    for corruption in robustness.CORRUPTIONS:
-        for severity in robustness.SEVERITIES:
+    for corruption in papers.CORRUPTIONS:
+        for severity in papers.SEVERITIES:
             tree(root / "c" / corruption / str(severity), [WNIDS[k] for k in range(7)], rng, side=32)
     for name, source in (("imagenet_v2/matched-frequency", "v2"), ("imagenet_a", "a"), ("imagenet_c", "c")):
         assert prepare.main([name, f"--source={root / source}", f"--data_dir={out}", "--jobs=1"]) == cli.FINISHED
@@ -105,7 +105,7 @@ def outcome(folder, data_dir, val, tmp_path_factory):
 def test_what_is_there_is_counted_and_what_is_not_is_named_with_a_command(outcome, data_dir):
     code, rows, content, values, _ = outcome
     assert code == cli.PARTLY
-    corruptions = [f"ImageNet-C {c}" for c in robustness.CORRUPTIONS]
+    corruptions = [f"ImageNet-C {c}" for c in papers.CORRUPTIONS]
     assert list(rows) == ["ImageNet", "ImageNet ReaL", "ImageNet-V2", "ImageNet-A", *corruptions, "ImageNet-C"]
     assert (
         f"ImageNet-R: python -m imagenet_jax.prepare imagenet_r --source=imagenet-r.tar --data_dir={data_dir}" in content["missing"]
@@ -147,7 +147,7 @@ def test_real_leaves_images_without_labels_out_and_takes_any_of_a_set(outcome, f
 
 def test_c_is_not_cropped_and_its_error_is_in_alexnets(outcome, folder, data_dir):
     errors = {}
-    for corruption in robustness.CORRUPTIONS:
+    for corruption in papers.CORRUPTIONS:
         parts = [
             by_hand(folder, open_source(data_dir, f"imagenet_c/{corruption}_{s}", "test"), crop_ratio=1.0) for s in range(1, 6)
         ]
@@ -156,7 +156,7 @@ def test_c_is_not_cropped_and_its_error_is_in_alexnets(outcome, folder, data_dir
         assert row["top1"] == pytest.approx(1 - errors[corruption])
         assert row["corruption_error"] == pytest.approx(errors[corruption] / suite.ALEXNET[corruption])
         assert (row["images"], row["crop_ratio"]) == (35, 1.0)
-    every = [outcome[1][f"ImageNet-C {c}"] for c in robustness.CORRUPTIONS]
+    every = [outcome[1][f"ImageNet-C {c}"] for c in papers.CORRUPTIONS]
     assert outcome[1]["ImageNet-C"]["corruption_error"] == pytest.approx(np.mean([row["corruption_error"] for row in every]))
     assert outcome[1]["ImageNet-C"]["images"] == 70
 
@@ -168,8 +168,8 @@ def test_by_class_is_the_mean_of_the_classes_means():
     logits = np.eye(4, dtype=np.float32)[[0, 2, 2, 1, 3]]
     counts = Counts(5, 0.0, 0.0, 0.0, np.zeros((4, 4)), np.array([0, 0, 0, 1, 2]), logits)
     row = suite.Row(dict.fromkeys(suite.IDENTITY), None)
-    right = {"a": frozenset({0}), "b": frozenset({0}), "c": frozenset(), "d": frozenset({1, 0})}
-    got = suite.relabelled(row, counts, list("abcde"), "multilabel", right)
+    answers = [frozenset({0}), frozenset({0}), frozenset(), frozenset({1, 0}), None]
+    got = suite.relabelled(row, counts, "multilabel", answers)
     assert got.content["images"] == 4
     assert got.content["top1"] == pytest.approx((1 / 3 + 1) / 2)
     assert np.isnan(got.values[4])
@@ -194,7 +194,7 @@ def test_sizes_that_the_model_does_not_take(folder, val, tmp_path):
     p = weights.Preprocessing(224, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3)
     content = weights.Weights(model, variables, "mixer_s_16", {"depth": 1}, tuple(readable(WNIDS)), p, {"file": "none"})
     weights.save(tmp_path, content)
-    with pytest.raises(UserError, match="takes no images of 256 x 256 pixels"):
+    with pytest.raises(UserError, match="images of 256 x 256 pixels have 256"):
         evaluate.main([f"--weights={tmp_path}", f"--dataset={val}", "--image_size=256"])
 
 
@@ -202,5 +202,8 @@ def test_sets_that_do_not_fit(folder, val, tmp_path):
     with pytest.raises(UserError, match=r"Nothing of this suite is prepared"):
         evaluate.main([f"--weights={folder}", "--suite=paper", f"--data_dir={tmp_path}"])
     source = open_source(tmp_path, str(val), "validation")
+    as_tfds_has_it = dataclasses.replace(source, dataset="imagenet_a")
+    with pytest.raises(UserError, match="lists 1,000 classes and shows 200"):
+        suite.columns_of(as_tfds_has_it, source.classes)
     with pytest.raises(UserError, match="not those that the model"):
         suite.columns_of(source, source.classes[::-1])  # the same, in another order

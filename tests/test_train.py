@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,36 @@ def test_stopped_and_resumed_equals_uninterrupted_in_every_bit(whole_run, tiny_d
         for w in (tmp_path, workdir)
     )
     assert ours == theirs
+
+
+TAUGHT = [
+    "--config.sam_rho=0.05", "--config.schedule_free=0.9", "--config.schedule=constant", "--config.ema_decay=0.0",
+    "--config.optimizer.momentum=0.0", "--config.distill.kind=hard", "--config.epochs=4.0",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_taught_sharpness_aware_schedule_free_run_resumes_in_every_bit(whole_run, tiny_data, tmp_path):
+    """The other run teaches; it is needed again, known by its content, and no checkpoint holds it."""
+    teacher, file = whole_run
+    moved = tmp_path / "moved"
+    shutil.copytree(teacher, moved)
+
+    def flags(teacher):
+        return [*TAUGHT, f"--config.distill.weights={teacher}"]
+
+    def go(folder, teacher, *more):
+        return entry.main([f"--config={file}", f"--workdir={tmp_path / folder}", f"--data_dir={tiny_data}", *flags(teacher), *more])
+
+    assert go("whole", teacher) == 0
+    assert go("stopped", teacher, "--stop_after=17") == 0
+    assert go("stopped", moved) == 0
+    assert_same_bits(final_state(tmp_path / "stopped"), final_state(tmp_path / "whole"))
+    said = infer.record.read(tmp_path / "whole")["distill"]
+    assert (said["model"], said["weights"], said["step"], len(said["sha256"])) == ("resnet8", "ema", 39, 64)
+    for other in ("", tmp_path / "whole"):
+        with pytest.raises(UserError, match=r"is taught by resnet8 \(sha256 .*, now by (nobody|resnet8)"):
+            run(config.load(str(file), flags(other)), tmp_path / "stopped", tiny_data)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -252,6 +283,7 @@ def test_workdir_with_checkpoints_but_no_config_is_refused(tiny_config, tiny_dat
         ("--config.train_split=trian", r"has no split 'trian'. It has: train \(52\), validation \(21\)"),
         ("--config.augment=(('flipp',{}),)", r"No augmentation 'flipp'. Did you mean 'flip'"),
         ("--config.model.dtype=float31", r"No dtype 'float31'"),
+        ("--workdir=gs://bucket/runs/r50", r"gs://bucket/runs/r50 is no directory: mount the bucket"),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(whole_run, tiny_data, tmp_path, flag, message):

@@ -1,4 +1,4 @@
-"""`python -m imagenet_jax.bench input|feed`: how fast the input is, beside others, and whether it feeds an accelerator."""
+"""`python -m imagenet_jax.bench input|feed|step|train|search`: how fast input, the training step and search are."""
 
 from __future__ import annotations
 
@@ -10,22 +10,31 @@ from typing import Any
 from imagenet_jax import cli
 from imagenet_jax.errors import UserError, unknown
 
-DESCRIPTION = """Measure the input pipeline.
+DESCRIPTION = """Measure the input pipeline, the training step, and search.
 
   input   images/s of the training view for each engine and number of cores, where the time goes, pixel quality;
           --peers: interleaved with tf.data, Pillow processes, DALI, grain, OpenCV and others (pip install 'imagenet_jax[peers]')
-  feed    a consumer that takes --rate images/s from the loader: how long it waits, and what memory does"""
+  feed    a consumer that takes --rate images/s from the loader: how long it waits, and what memory does
+  step    the training step of --config on synthetic images: images/s, memory, what limits it, where the time goes;
+          --peer=torch: interleaved with the same model in PyTorch
+  train   training of --config from files, interleaved with the same step on synthetic images: which side waits
+  search  exact and approximate neighbours among --rows synthetic vectors: seconds, memory, recall (extra [search])"""
 
 
 def main(argv: list[str]) -> int:
-    """Parse and run one of the two. Returns the exit code: 3 where a row broke down."""
-    flags = _parser().parse_args(argv)
-    return _input(flags) if flags.what == "input" else _feed(flags)
+    """Parse and run one of the five. Returns the exit code: 3 where a row of `input` broke down."""
+    parser = _parser()
+    flags, overrides = parser.parse_known_args(argv)
+    if strange := [word for word in overrides if "config" not in flags or not word.startswith("--config.")]:
+        parser.error(f"unknown arguments: {' '.join(strange)}")
+    if flags.what in ("step", "train"):
+        return _steps(flags, overrides)
+    return {"input": _input, "feed": _feed, "search": _search}[flags.what](flags)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("bench", DESCRIPTION)
-    commands = parser.add_subparsers(dest="what", required=True, metavar="input|feed")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="input|feed|step|train|search")
 
     def command(name: str, description: str, batch_size: int) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, description=description, allow_abbrev=False)
@@ -53,6 +62,28 @@ def _parser() -> argparse.ArgumentParser:
     fed.add_argument("--threads", type=_positive(int), default=0, help="that decode; default: one a core")
     fed.add_argument("--processes", type=_positive(int), default=0, help="workers, --threads in each; default: only threads")
     fed.add_argument("--engine", help="default: the config's")
+    for name, description in (("step", "The training step on synthetic images."), ("train", "Training from files.")):
+        sub = commands.add_parser(name, description=description, allow_abbrev=False)
+        sub.add_argument(
+            "--config", required=True, metavar="FILE", help="a config file, or the name of one in configs/; --config.KEY=VALUE"
+        )
+        sub.add_argument("--rounds", type=_positive(int), default=5)
+        sub.add_argument("--steps", type=_positive(int), default=20, help="that each round times")
+        sub.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench"), help=f"for {name}.json")
+        if name == "step":
+            sub.add_argument("--num_classes", type=_positive(int), default=1000)
+            sub.add_argument("--peer", choices=["torch"], help="pip install 'imagenet_jax[reference]', and torch for your device")
+        else:
+            sub.add_argument("--data_dir", help="where data sets lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    searched = commands.add_parser("search", description="Neighbours among synthetic vectors.", allow_abbrev=False)
+    searched.add_argument("--rows", type=_positive(int), default=1_000_000)
+    searched.add_argument("--dimension", type=_positive(int), default=512)
+    searched.add_argument("--queries", type=_positive(int), default=64, help="at a time")
+    searched.add_argument("-k", type=_positive(int), default=20)
+    searched.add_argument("--rounds", type=_positive(int), default=5)
+    searched.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/bench"), help="for search.json, and vectors meanwhile"
+    )
     return parser
 
 
@@ -129,6 +160,36 @@ def _feed(flags: argparse.Namespace) -> int:
         f"all: {last.images / last.seconds:,.0f} images/s, waited {100 * last.waited / last.seconds:.1f} % of the time, "
         f"resident memory {first.resident / 2**20:,.0f} MiB at the start, {last.resident / 2**20:,.0f} MiB at the end"
     )
+    return cli.FINISHED
+
+
+def _steps(flags: argparse.Namespace, overrides: list[str]) -> int:
+    from imagenet_jax import config
+    from imagenet_jax.bench import training
+    from imagenet_jax.data import locate
+
+    chosen, shared = config.load(flags.config, overrides), {"rounds": flags.rounds, "steps": flags.steps, "out": flags.out}
+    if flags.what == "step":
+        training.bench_step(chosen, num_classes=flags.num_classes, peer=flags.peer is not None, **shared)
+    else:
+        training.bench_train(chosen, data_dir=locate.data_dir(flags.data_dir), **shared)
+    return cli.FINISHED
+
+
+def _search(flags: argparse.Namespace) -> int:
+    import json
+    import tempfile
+
+    from imagenet_jax import runtime
+    from imagenet_jax.bench import search
+
+    flags.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=flags.out) as folder:
+        queries = search.make(pathlib.Path(folder), flags.rows, flags.dimension, flags.queries)
+        result = search.measure(pathlib.Path(folder), queries, flags.k, flags.rounds)
+    result |= {"versions": runtime.versions(), "devices": runtime.devices()}
+    (flags.out / "search.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(search.text(result))
     return cli.FINISHED
 
 

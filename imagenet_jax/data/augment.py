@@ -72,8 +72,13 @@ def pad_crop(view: View, draws: Draws, *, padding: int = 4) -> View:
     return view._replace(y=view.y + round(dy * view.box_height / view.size), x=view.x + round(dx * view.box_width / view.size))
 
 
-def flip(view: View, draws: Draws, *, probability: float = 0.5) -> View:
-    """Mirror left and right with `probability`."""
+def flip(view: View, draws: Draws, *, probability: float = 0.5, alternating: bool = False) -> View:
+    """Mirror left and right with `probability`, or, `alternating`, every other time that an image comes.
+
+    Then two epochs in a row show both sides of all images (Jordan 2024, arXiv 2404.00498, section 3.6).
+    """
+    if alternating:
+        return view._replace(flip=view.flip ^ bool(draws.phase))
     return view._replace(flip=view.flip ^ (draws.uniform() < probability))
 
 

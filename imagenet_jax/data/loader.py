@@ -84,11 +84,11 @@ class TrainViews:
         epochs, ids, numbers = order.examples(
             step * self.batch_size + rows.first, rows.count, size, self.seed, self.repeats, self.batch_size
         )
-        keys = order.hash64_each(self.seed, epochs, ids, numbers)
-        return [self._one(example, key, side) for example, key in zip(ids.tolist(), keys.tolist(), strict=True)]
+        keys, phases = order.hash64_each(self.seed, epochs, ids, numbers), order.phases(self.seed, epochs, ids)
+        return [self._one(*row, side) for row in zip(ids.tolist(), keys.tolist(), phases.tolist(), strict=True)]
 
-    def _one(self, example: int, key: int, side: int) -> Wanted:
-        draws = order.Draws.at(key)
+    def _one(self, example: int, key: int, phase: int, side: int) -> Wanted:
+        draws = order.Draws.at(key, phase)
 
         def view_of(height: int, width: int) -> View:
             # An augmentation list that chooses no box of its own starts from the whole central square of the image.
@@ -157,6 +157,12 @@ def eval_batches(
     """Every example of the source once, in stored order; the last batch is padded with black images whose mask is False."""
     views = EvalViews(batch_size, range(-(-len(source) // batch_size)))
     return _batches(source, pixels, views, rows, threads, processes, prefetch)
+
+
+def first(source: Source, pixels: Pixels, count: int) -> np.ndarray:
+    """The evaluation views of the first `count` examples, or of all: uint8 (n, size, size, 3)."""
+    (batch,) = in_threads(source, pixels, EvalViews(count, range(1)), Rows(0, count), 0, 0, fresh)
+    return batch["image"][batch["mask"]]
 
 
 def _batches(

@@ -43,13 +43,13 @@ class Draws:
     """
 
     def __init__(self, *key: int):
-        self._state = hash64(*key)
+        self._state, self.phase = hash64(*key), 0
 
     @classmethod
-    def at(cls, state: int) -> "Draws":
-        """The stream that starts at `state`, an element of `hash64_each`."""
+    def at(cls, state: int, phase: int = 0) -> "Draws":
+        """The stream that starts at `state`, an element of `hash64_each`; `phase` is one of `phases`."""
         draws = cls.__new__(cls)
-        draws._state = state
+        draws._state, draws.phase = state, phase
         return draws
 
     def bits(self) -> int:
@@ -109,6 +109,11 @@ def examples(
         here = epochs == epoch
         ids[here] = permute(places[here], size, hash64(seed, int(epoch)))
     return epochs, ids, views
+
+
+def phases(seed: int, epochs: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """0 or 1 for each example, uint64: random in its first epoch, and the other one in each next."""
+    return (hash64_each(seed, ids, 1) + epochs.astype(np.uint64)) & np.uint64(1)
 
 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from imagenet_jax.data import shards
+from imagenet_jax.data import papers, shards
 from imagenet_jax.data.archives import Listing, Progress, class_folders
 from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012, robustness
 from imagenet_jax.data.builders.folder import data_set, split_by_hash
@@ -31,7 +31,7 @@ from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
 from imagenet_jax.data.trade import Trade, measure
 from imagenet_jax.errors import RunError, UserError
 
-OTHERS = tuple(sorted({name.split("/")[0] for name in robustness.SETS}))
+OTHERS = tuple(sorted({name.split("/")[0] for name in papers.SETS}))
 RESERVED = ("imagenet2012", "imagenet21k", "digits", *OTHERS, "downloads")  # the last: tfds' own folder among the data sets
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def prepare_folder(
 def prepare_robustness(
     *, name: str, source: pathlib.Path, data_dir: pathlib.Path, overwrite: bool = False, jobs: int | None = None
 ) -> list[Result]:
-    """Write one of robustness.SETS, or of "imagenet_c" all corruptions that `source` holds, a data set each; split "test".
+    """Write one of papers.SETS, or of "imagenet_c" all corruptions that `source` holds, a data set each; split "test".
 
     Images are stored as they came. Raises UserError where `source` is no such set, or the disk is too full.
     """
@@ -175,10 +175,10 @@ def prepare_robustness(
     results = []
     for part, found in parts.items():
         dataset = robustness.data_set(part, found.classes)
-        left_out = _named({robustness.SPLIT: found})
+        left_out = _named({papers.SPLIT: found})
         results.append(
             _existing(dataset, data_dir, overwrite)
-            or _write(dataset, data_dir, {robustness.SPLIT: found.entries}, left_out, overwrite=overwrite, jobs=jobs)
+            or _write(dataset, data_dir, {papers.SPLIT: found.entries}, left_out, overwrite=overwrite, jobs=jobs)
         )
     return results
 

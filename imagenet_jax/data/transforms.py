@@ -112,6 +112,15 @@ def random_erasing(
     return image
 
 
+def translate(image: np.ndarray, draws: Draws, *, padding: int = 2) -> np.ndarray:
+    """Moved by up to `padding` pixels each way; reflected pixels come in at the edge (arXiv 2404.00498, section 3.1)."""
+    height, width = image.shape[:2]
+    check("translate: padding", padding, 0, 31)
+    padded = cv2.copyMakeBorder(image, padding, padding, padding, padding, cv2.BORDER_REFLECT_101)
+    y, x = draws.integer(0, 2 * padding), draws.integer(0, 2 * padding)
+    return np.ascontiguousarray(padded[y : y + height, x : x + width])
+
+
 @functools.cache
 def _normal(mean: RGB, std: RGB) -> np.ndarray:
     """Random byte -> level of a normal channel, uint8 (1, 256, 3): its quantiles, in 256 steps of equal probability."""
@@ -130,4 +139,5 @@ TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {
     "solarize": solarize,
     "gaussian_blur": gaussian_blur,
     "random_erasing": random_erasing,
+    "translate": translate,
 }

@@ -1,6 +1,7 @@
 """The table of models, and what one costs, without running it. Adding a model: one family file and one line here."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -8,7 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models import convnext, densenet, efficientnet, mixer, mobilenet, nfnet, regnet, resnet, resnet_cifar, vgg, vit
+from imagenet_jax.models import (
+    airbench,
+    convnext,
+    densenet,
+    efficientnet,
+    mixer,
+    mobilenet,
+    nfnet,
+    regnet,
+    resnet,
+    resnet_cifar,
+    vgg,
+    vit,
+)
 from imagenet_jax.models.layers import Classifier, Dtype
 
 ZOO: dict[str, Callable[..., Classifier]] = {
@@ -92,6 +106,7 @@ ZOO: dict[str, Callable[..., Classifier]] = {
     "resnet44": resnet_cifar.resnet44,
     "resnet56": resnet_cifar.resnet56,
     "resnet110": resnet_cifar.resnet110,
+    "airbench94": airbench.airbench94,
 }
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 # What `create` names itself, and what Linen adds to every module.
@@ -135,13 +150,16 @@ def list_models() -> list[str]:
 
 
 class Cost(NamedTuple):
-    """`parameters`: trainable numbers; `multiply_adds`: of convolutions and matrix products, one image forward.
+    """`parameters`: trainable numbers; of convolutions and matrix products, one image forward: `multiply_adds`, and the activations
+    that they read and write, in numbers.
 
     A multiply-add is two FLOPs; a training step costs about three forward passes.
     """
 
     parameters: int
     multiply_adds: int
+    read: int
+    written: int
 
 
 def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
@@ -154,7 +172,8 @@ def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
 
     jaxpr, (_, variables) = jax.make_jaxpr(run, return_shape=True)(image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    return Cost(parameters, sum(_multiply_adds(equation) for equation in _equations(jaxpr.jaxpr)))
+    work = [_work(equation) for equation in _equations(jaxpr.jaxpr)]
+    return Cost(parameters, *(sum(column) for column in zip(*filter(None, work), strict=True)))
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
@@ -166,18 +185,19 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
                 yield from _equations(getattr(value, "jaxpr", value))
 
 
-def _multiply_adds(equation: Any) -> int:
+def _work(equation: Any) -> tuple[int, int, int] | None:
+    """Multiply-adds, activations read, activations written, of a convolution or a product; None of any other equation."""
+    made = equation.outvars[0].aval.size
     if equation.primitive.name == "conv_general_dilated":
         kernel = equation.invars[1].aval
         outputs = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-        return equation.outvars[0].aval.size * (kernel.size // outputs)
+        return made * (kernel.size // outputs), equation.invars[0].aval.size, made
     if equation.primitive.name == "dot_general":
-        left, ((contracted, _), _) = equation.invars[0].aval, equation.params["dimension_numbers"]
-        product = equation.outvars[0].aval.size
-        for axis in contracted:
-            product *= left.shape[axis]
-        return product
-    return 0
+        left, right = (variable.aval for variable in equation.invars)
+        (contracted, _), (batched, _) = equation.params["dimension_numbers"]
+        read = left.size + (right.size if batched else 0)  # what has no batch is a kernel, and no activation
+        return made * math.prod(left.shape[axis] for axis in contracted), read, made
+    return None
 
 
 def _dtype(dtype: Dtype) -> Any:

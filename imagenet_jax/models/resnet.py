@@ -16,6 +16,9 @@ max_pool_padding: pixels (before, after) of the stem's pooling; (0, 1) is what T
 blur_pool: blur before every strided convolution of a block (Zhang 2019, arXiv 1904.11486, as FFCV places it).
 drop_path: of the last block, see layers. head_bias: where the classifier's bias starts; None: as in torch.
 zero_init_last_bn: start every block as the identity (Goyal et al. 2017, section 5.1; torchvision: zero_init_residual).
+fold_bn: fold the BN behind a bottleneck's widening 1x1 convolutions into their kernels, in training too (layers.BatchNorm with
+    `kernel`): their wide outputs are then never in memory, for a tenth more operations (docs/speed.md). Made for BN groups of all
+    images of a device.
 remat: keep the inputs of blocks alone for the backward pass and compute the rest again: a forward pass more a step.
 """
 
@@ -64,6 +67,7 @@ class Bottleneck(nn.Module):
     inner: int
     groups: int
     stride_on_1x1: bool
+    fold_bn: bool
     expansion = 4
 
     @nn.compact
@@ -73,8 +77,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.inner, 3, second, groups=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
-        y = self.conv(self.width * self.expansion, 1, name="conv3")(y)
-        y = self.norm(name="bn3", scale_init=self.last_scale)(y)
+        y = widened(self, y, "conv3", "bn3", scale_init=self.last_scale)
         return nn.relu(self.drop(y) + shortcut(self, x))
 
 
@@ -86,7 +89,16 @@ def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
     if block.pooled_shortcut and stride > 1:
         # Odd sizes: the last window holds what is left of it, and averages that (torch: ceil_mode, not count_include_pad).
         x, stride = nn.avg_pool(x, (stride, stride), (stride, stride), "SAME", count_include_pad=False), 1
-    return block.norm(name="downsample_bn")(block.conv(width, 1, stride, name="downsample_conv")(x))
+    return widened(block, x, "downsample_conv", "downsample_bn", stride)
+
+
+def widened(block: BasicBlock | Bottleneck, x: jax.Array, conv: str, norm: str, stride: int = 1, **settings: Any) -> jax.Array:
+    """A 1x1 convolution to the width of the block's output, and its BN; `settings` are of the latter."""
+    width, normalise = block.width * block.expansion, block.norm(name=norm, **settings)
+    if isinstance(block, Bottleneck) and block.fold_bn:
+        kernel = layers.Kernel(width, normalise.param_dtype, name=conv)(x.shape[-1])
+        return normalise(x[:, ::stride, ::stride], kernel)
+    return normalise(block.conv(width, 1, stride, name=conv)(x))
 
 
 def blurred_conv(features: int, kernel: int, stride: int = 1, **settings: Any) -> Callable[[jax.Array], jax.Array]:
@@ -110,6 +122,7 @@ class ResNet(layers.Classifier):
     drop_path: float = 0.0
     head_bias: float | None = None
     zero_init_last_bn: bool = False
+    fold_bn: bool = False
     remat: bool = False
 
     @nn.compact
@@ -157,14 +170,15 @@ class ResNet(layers.Classifier):
     def _bottleneck(self, width: int) -> dict[str, Any]:
         """What a bottleneck takes beyond a basic block, in the stage of `width`."""
         if self.block is BasicBlock:
-            if (self.groups, self.group_width, self.stride_on_1x1) != (1, 64, False):
+            if (self.groups, self.group_width, self.stride_on_1x1, self.fold_bn) != (1, 64, False, False):
                 raise UserError(
-                    f"groups={self.groups}, group_width={self.group_width}, stride_on_1x1={self.stride_on_1x1}: these settings are "
-                    "of bottlenecks, and ResNet-18 and -34 have basic blocks. Leave them out, or take resnet50 or deeper."
+                    f"groups={self.groups}, group_width={self.group_width}, stride_on_1x1={self.stride_on_1x1}, "
+                    f"fold_bn={self.fold_bn}: these settings are of bottlenecks, and ResNet-18 and -34 have basic blocks. Leave "
+                    "them out, or take resnet50 or deeper."
                 )
             return {}
         inner = width * self.group_width // 64 * self.groups  # 64: the first stage's width, for which group_width is meant
-        return {"inner": inner, "groups": self.groups, "stride_on_1x1": self.stride_on_1x1}
+        return {"inner": inner, "groups": self.groups, "stride_on_1x1": self.stride_on_1x1, "fold_bn": self.fold_bn}
 
 
 resnet18 = partial(ResNet, depths=(2, 2, 2, 2), block=BasicBlock)

@@ -10,7 +10,7 @@ class_token: whether there is one; "cls" needs it.
 distilled: a second token with a head of its own; logits are the mean of the two heads, pooled that of the two tokens.
 layer_scale: where the learnt factors on both branches of a block start (Touvron et al. 2021, arXiv 2103.17239); 0: none.
 dropout: after the positions and after each dense layer of a block but qkv. drop_path: of the last block, see layers.
-head_bias: where the bias of each head starts.
+head_bias: where the bias of each head starts: far below 0 for sigmoid losses over many classes.
 remat: compute each block anew in the backward pass instead of keeping what is inside it.
 """
 

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.sharding import AXES
 
-# (params, batch_stats, batch, key) -> (mean loss, (a sum over examples, new batch_stats)), and with gradients of the loss before it
+# (params, what they are applied with, batch, key) -> (mean loss, (a sum over examples, new batch_stats)), and with gradients of the
+# loss before it
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, tuple[jax.Array, Any]]]
 Gradient = Callable[[Any, Any, Any, jax.Array], tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]]
 
@@ -24,13 +25,13 @@ def accumulated(loss: Loss, mesh: Mesh, parts: int, group: int) -> Gradient:
     piece. Devices communicate once, after the last part.
     """
 
-    def sums(params: Any, batch_stats: Any, batch: Any, keys: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        each = jax.vmap(loss, in_axes=(None, None, 0, 0))(params, batch_stats, batch, keys)
+    def sums(params: Any, fixed: Any, batch: Any, keys: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        each = jax.vmap(loss, in_axes=(None, None, 0, 0))(params, fixed, batch, keys)
         return jax.tree.map(lambda x: jnp.sum(x, 0), each)
 
-    def on_device(params: Any, batch_stats: Any, batch: Any, key: jax.Array) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+    def on_device(params: Any, fixed: Any, batch: Any, key: jax.Array) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
         # Marked as the device's own. Otherwise every part's gradient is summed over devices at once, to match the parameters.
-        params, batch_stats = jax.lax.pcast((params, batch_stats), AXES, to="varying")
+        params, fixed = jax.lax.pcast((params, fixed), AXES, to="varying")
         groups = jax.tree.leaves(batch)[0].shape[0] // group
         index = jax.lax.axis_index(AXES) * groups + jnp.arange(groups)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index).reshape(parts, -1)
@@ -38,9 +39,9 @@ def accumulated(loss: Loss, mesh: Mesh, parts: int, group: int) -> Gradient:
         gradient = jax.value_and_grad(sums, has_aux=True)
 
         def add(total: Any, part: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, gradient(params, batch_stats, *part)), None
+            return jax.tree.map(jnp.add, total, gradient(params, fixed, *part)), None
 
-        shapes = jax.eval_shape(gradient, params, batch_stats, *jax.tree.map(lambda x: x[0], (rows, keys)))
+        shapes = jax.eval_shape(gradient, params, fixed, *jax.tree.map(lambda x: x[0], (rows, keys)))
         zero = jax.lax.pcast(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), AXES, to="varying")
         total, _ = jax.lax.scan(add, zero, (rows, keys))
         (value, (counted, stats)), grads = jax.lax.psum(total, AXES)

@@ -159,6 +159,14 @@ def make(
     return optax.chain(*chain, function(Decay(add, applies), **settings))
 
 
+def without_momentum(name: str, settings: Mapping[str, float | bool]) -> None:
+    """Raise UserError where the named optimizer with its `settings` keeps a momentum, whose place schedule-free learning takes."""
+    defaults = getattr(OPTIMIZERS.get(name), "__kwdefaults__", {})
+    for key, value in {**defaults, **settings}.items():
+        if key in ("momentum", "b1") and value:
+            raise UserError(f"schedule_free is the momentum, but {name} has {key}={value}. Set --config.optimizer.{key}=0.0.")
+
+
 def scale(factors: Mapping[str, float]) -> optax.GradientTransformation:
     """Multiply the direction of each parameter by the factor of its path: a learning rate of its own."""
     return optax.stateless(lambda updates, _: tree.map_with_path(lambda path, u: u * factors[path], updates))

@@ -1,4 +1,4 @@
-"""`python -m imagenet_jax.report runs/r50 [runs/other ...]`."""
+"""`python -m imagenet_jax.report runs/r50 [runs/other weights/b0 ...]`."""
 
 import pathlib
 
@@ -7,14 +7,15 @@ from imagenet_jax.report import write_report
 
 DESCRIPTION = """Write the report of a run: WORKDIR/report.html and its pictures in WORKDIR/report/.
 
-Several directories make a comparison: curves over one another, results side by side and the settings that
-differ. It is written into the first one, whose details follow. Only files of the runs are read."""
+Several directories make a comparison: curves over one another, results side by side, image by image where they
+counted the same, and the settings that differ. It is written into the first one, whose details follow. Folders of
+weights that `evaluate` counted may be among them; then the page has the evaluations alone. Only files are read."""
 
 
 def main(argv: list[str]) -> int | None:
     """Write the report and print its path. A directory that is no run raises `UserError`."""
     parser = cli.parser("report", DESCRIPTION)
-    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR", help="directory of a run")
+    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR", help="directory of a run, or of weights")
     print(write_report(parser.parse_args(argv).workdirs))
 
 

@@ -1,8 +1,9 @@
 """The part of the page about WordNet's categories, and the classes that are known worst."""
 
+import pathlib
 from typing import Any
 
-from imagenet_jax.report.read import Evaluation, Run
+from imagenet_jax.report.read import Evaluation
 from imagenet_jax.report.tables import link
 
 ROWS = 500  # of a larger set of classes, categories with less than 1 / ROWS of them are left out
@@ -37,15 +38,15 @@ def tree(evaluation: Evaluation, weights: str) -> dict[str, Any] | None:
     return {"roots": roots, "absent": "", **{key: value for key, value in found[weights].items() if key != "categories"}}
 
 
-def worst(run: Run, evaluation: Evaluation, weights: str) -> list[dict[str, Any]]:
-    """The worst classes with names, and examples whose `link` is relative to the run's directory, None without a thumbnail."""
+def worst(folder: pathlib.Path, evaluation: Evaluation, weights: str) -> list[dict[str, Any]]:
+    """The worst classes with names, and examples whose `link` is relative to the page in `folder`, None without a thumbnail."""
     names = evaluation.content["classes"]
     return [
         {
             **row,
             "name": names[row["index"]],
             "taken_for": [{**other, "name": names[other["index"]]} for other in row["taken_for"]],
-            "examples": [{**e, "link": link(run, e["thumbnail"]), "name": names[e["taken_for"]]} for e in row["examples"]],
+            "examples": [{**e, "link": link(folder, e["thumbnail"]), "name": names[e["taken_for"]]} for e in row["examples"]],
         }
         for row in evaluation.content.get("worst", {}).get(weights, [])
     ]

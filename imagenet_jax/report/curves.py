@@ -17,7 +17,7 @@ from imagenet_jax.report.tables import number, percent
 SMOOTH_FROM = 100  # records; from here on a mean runs over them
 TOP5_FROM = 21  # classes; below, top-5 says little
 LOG_FROM = 100  # ratio of the largest loss to the smallest
-WEIGHT_NAMES = {"raw": "raw weights", "ema": "EMA weights"}
+WEIGHT_NAMES = {"raw": "raw weights", "ema": "averaged weights"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _evaluation(runs: Sequence[Run], key: str) -> list[plots.Series]:
             if not np.isfinite(columns[key]).any():
                 continue
             label = f"evaluation, {WEIGHT_NAMES[weights]}" if len(runs) == 1 else run.name
-            label = f"{run.name}, EMA" if len(runs) > 1 and weights == "ema" else label
+            label = f"{run.name}, averaged" if len(runs) > 1 and weights == "ema" else label
             style = "dashed" if weights == "ema" else "marked"
             series.append(plots.Series(label, columns["epoch"], columns[key], j if len(runs) == 1 else i, style))
     return series
@@ -140,7 +140,7 @@ def _window(runs: Sequence[Run], key: str) -> str:
 
 
 def _absent(runs: Sequence[Run]) -> str:
-    """Say which runs have no evaluation, and which have none of EMA weights."""
+    """Say which runs have no evaluation, and which have none of averaged weights."""
     bare = [run.name for run in runs if not len(run.evals["raw"]["step"])]
     raw_only = [run.name for run in runs if run.name not in bare and not len(run.evals["ema"]["step"])]
     of = (lambda names: "") if len(runs) == 1 else (lambda names: f" of {', '.join(names)}")
@@ -148,7 +148,7 @@ def _absent(runs: Sequence[Run]) -> str:
     if bare:
         sentences.append(f"No evaluation{of(bare)} during training has been recorded.")
     if raw_only:
-        sentences.append(f"No EMA weights{of(raw_only)} were evaluated.")
+        sentences.append(f"No averaged weights{of(raw_only)} were evaluated.")
     return " ".join(sentences)
 
 

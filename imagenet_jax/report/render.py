@@ -104,7 +104,13 @@ def _weights_context(sides: list[suites.Side], folder: pathlib.Path) -> dict[str
     for i, side in enumerate(sides):
         evaluation = side.evaluations[0] if side.evaluations else None
         calibration = _calibration(evaluation, folder, f"reliability-{i}")
-        models.append({"name": side.name, "suite": _suite(side), "calibration": calibration})
+        shown = {"name": side.name, "suite": _suite(side), "calibration": calibration, "categories": None, "worst": []}
+        if evaluation:
+            weights = tables.shown_weights(evaluation)
+            shown["categories"] = categories.tree(evaluation, weights)
+            if i == 0:  # pictures lie beside the page
+                shown["worst"] = categories.worst(folder.parent, evaluation, weights)
+        models.append(shown)
     return {
         "title": sides[0].name if len(sides) == 1 else f"{len(sides)} models compared",
         "runs": sides,
@@ -167,7 +173,7 @@ def _detail(run: Run, folder: pathlib.Path) -> dict[str, Any] | None:
         "worst_first": worst_first,
         "macro": content[weights]["macro"],
         "categories": categories.tree(evaluation, weights),
-        "worst": categories.worst(run, evaluation, weights),
+        "worst": categories.worst(run.path, evaluation, weights),
         "samples": tables.sample_cards(run, evaluation, weights),
         "pixelated": run.info["preprocessing"]["image_size"] <= 64,
     }

@@ -19,7 +19,7 @@ from imagenet_jax.report.read import WEIGHTS, Evaluation, Run
 
 DASH = "–"  # noqa: RUF001
 SPACE = "\N{NO-BREAK SPACE}"
-NAMES = {"raw": "raw", "ema": "EMA"}
+NAMES = {"raw": "raw", "ema": "averaged"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def main_evaluation(run: Run) -> Evaluation | None:
 
 
 def shown_weights(evaluation: Evaluation) -> str:
-    """The weights whose details are shown: those with the higher top-1, EMA on a tie."""
+    """The weights whose details are shown: those with the higher top-1, the averaged on a tie."""
     raw, ema = evaluation.content["raw"], evaluation.content["ema"]
     return "ema" if ema and ema["top1"] >= raw["top1"] else "raw"
 
@@ -199,14 +199,14 @@ def sample_cards(run: Run, evaluation: Evaluation, weights: str) -> list[dict[st
     for sample in evaluation.content["samples"]:
         guesses = sample.get(weights) or sample["raw"]
         right = bool(guesses) and guesses[0]["index"] == sample["label"]
-        cards.append({**sample, "link": link(run, sample["thumbnail"]), "guesses": guesses[:3], "right": right})
+        cards.append({**sample, "link": link(run.path, sample["thumbnail"]), "guesses": guesses[:3], "right": right})
     return cards
 
 
-def link(run: Run, thumbnail: str) -> str | None:
-    """A thumbnail's link relative to the run's directory; None for one that is not there, or not inside it."""
+def link(folder: pathlib.Path, thumbnail: str) -> str | None:
+    """A thumbnail's link relative to the page in `folder`; None for one that is not there, or not inside it."""
     parts = pathlib.PurePosixPath(thumbnail).parts
-    if ".." in parts or thumbnail.startswith("/") or not run.path.joinpath("eval", *parts).is_file():
+    if ".." in parts or thumbnail.startswith("/") or not folder.joinpath("eval", *parts).is_file():
         return None
     return urllib.parse.quote("/".join(("eval", *parts)), errors="surrogateescape")
 

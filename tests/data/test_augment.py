@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax.data.augment import View, central, chain, flip, pad_crop, random_resized_crop
+from imagenet_jax.data.loader import Pixels, Rows, TrainViews
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError
 
@@ -164,6 +165,18 @@ def test_central_of_tiny_images_has_at_least_one_pixel(height, width, crop_ratio
     assert v.box_height == v.box_width >= 1
     assert 0 <= v.y <= height - v.box_height
     assert 0 <= v.x <= width - v.box_width
+
+
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs():
+    """What the loader's views show of each example in four epochs: one side and the other by turns, beginning with either."""
+    n = 400
+    views = TrainViews(chain((("flip", {"alternating": True}),)), seed=3, batch_size=n, steps=range(4))
+    seen = np.zeros((4, n), bool)
+    for epoch in views.steps:
+        for row in views(epoch, Rows(0, n), n, Pixels(None, 9, 1.0, True)):
+            seen[epoch, row.index] = row.view_of(9, 9).flip
+    np.testing.assert_array_equal(seen[1:], ~seen[:-1])
+    assert abs(seen[0].mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
 
 
 RECIPE = (("random_resized_crop", {"area": (0.25, 1.0), "ratio": (0.5, 2.0)}), ("pad_crop", {"padding": 3}), ("flip", {}))

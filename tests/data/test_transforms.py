@@ -144,6 +144,16 @@ def test_random_erasing_has_torchvisions_distribution(fill):
         assert same_distribution(of(ours), of(theirs))
 
 
+def test_translate_cuts_out_of_the_reflected_image_anywhere(image):
+    """numpy's reflection, which repeats no edge, as torch's; each of the 25 places equally often."""
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    places = {padded[y : y + 40, x : x + 40].tobytes(): (y, x) for y in range(5) for x in range(5)}
+    n = 2500
+    found = collections.Counter(places[transforms.translate(image, Draws(i), padding=2).tobytes()] for i in range(n))
+    assert len(found) == 25
+    assert all(close(count, n, 1 / 25) for count in found.values())
+
+
 def test_random_erasing_reaches_every_edge():
     blank = np.zeros((20, 20, 3), np.uint8)
     boxes = [box_of(transforms.random_erasing(blank.copy(), Draws(i), probability=1.0).any(-1)) for i in range(500)]

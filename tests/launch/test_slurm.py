@@ -28,7 +28,7 @@ def cluster(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("code", [cli.TERMINATED, 138])
+@pytest.mark.parametrize("code", [cli.TERMINATED, cli.REQUEUED])
 def test_after_saving_the_job_queues_again(cluster, code):
     ended, calls, _ = cluster("--config=resnet50", code=code)
     assert (ended, calls[0]) == (code, "srun --kill-on-bad-exit=0 .venv/bin/python -m imagenet_jax.main --config=resnet50")

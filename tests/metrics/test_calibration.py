@@ -58,6 +58,14 @@ def test_perfect_and_worst_calibration():
     assert calibration.calibration_error(calibration.reliability(sure, np.zeros(8, bool))) == 1
 
 
+@pytest.mark.parametrize("n", [265, 1013])
+def test_perfect_calibration_has_the_error_that_chance_gives_it(n):
+    rng = np.random.default_rng(2)
+    confidence = rng.random(n)
+    errors = [error_of(confidence, rng.random(n) < confidence, "uniform") for _ in range(200)]
+    assert calibration.error_by_chance(confidence) == pytest.approx(np.mean(errors), rel=0.08)
+
+
 def test_temperature_is_the_minimum_that_scipy_finds(drawn):
     logits, labels, _ = drawn
 

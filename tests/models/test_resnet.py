@@ -215,3 +215,41 @@ def test_the_bias_of_the_head_starts_where_it_is_told():
     model = models.create("resnet18", num_classes=5, depths=(1,), width=4, head_bias=-6.9)
     bias = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]["fc"]["bias"]
     np.testing.assert_allclose(bias, [-6.9] * 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("group", [0, 4])
+def test_bn_folded_into_its_convolution_is_the_same_function(x64, group):
+    """Logits, gradients and running statistics in training, and logits in evaluation, from the same parameters."""
+    settings = {"width": 8, "depths": (1, 2), "dtype": "float64", "param_dtype": "float64", "bn_group": group}
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 32, 32, 3)))
+    found = []
+    for fold in (False, True):
+        model = models.create("resnet50", num_classes=7, fold_bn=fold, **settings)
+        variables = jax.jit(model.init)(jax.random.key(0), x)
+
+        def loss(params, model=model, variables=variables):
+            logits, updated = model.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
+            return jnp.mean(jnp.square(logits)), (logits, updated)
+
+        found.append((variables, jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]), model.apply(variables, x)))
+    plain, folded = found
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), folded, plain)
+
+
+def test_folding_stores_no_wide_map_for_the_backward_pass():
+    """Of each of two blocks, the output of the last convolution; of the first one, that of the shortcut's too."""
+    images, wide = jnp.zeros((4, 16, 16, 3)), (4, 4, 4, 32)
+
+    def kept(fold):
+        model = models.create("resnet50", num_classes=3, width=8, depths=(2,), fold_bn=fold)
+        variables = model.init(jax.random.key(0), images)
+
+        def backward(params):
+            return jax.vjp(
+                lambda p: model.apply(variables | {"params": p}, images, train=True, mutable=["batch_stats"])[0], params
+            )[1]
+
+        residuals = jax.tree.leaves(jax.eval_shape(backward, variables["params"]))
+        return sum(np.prod(leaf.shape) == np.prod(wide) for leaf in residuals)
+
+    assert kept(True) <= kept(False) - 3

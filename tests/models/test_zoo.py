@@ -30,6 +30,7 @@ SMALL = {
     "efficientnet_b0": ({"stages": (efficientnet.Stage(4, 3, 2, 16, 2),), "stem": 16, "widest": 32}, 32),
     "nfnet_f0": ({"depths": (1,), "widths": (32,), "group_width": 8}, 32),
     "resnet8": ({}, 32),
+    "airbench94": ({"widths": (8, 16, 16)}, 32),
 }
 
 
@@ -47,6 +48,8 @@ def strides(name: str) -> set[int]:
     """Of which maps `features` must give: the patch of an isotropic model, 1-2-4 for small images, else four stages."""
     if patch := re.match(r"(?:vit|deit|mixer)_[a-z]+_(\d+)", name):
         return {int(patch[1])}
+    if name == "airbench94":  # 31, 15, 7 and 3 pixels wide
+        return set()
     return {1, 2, 4} if models.create(name, num_classes=1).native_size == 32 else {4, 8, 16, 32}
 
 

@@ -1,4 +1,4 @@
-"""Schedules, masks, averages and optimizers against hand-computed values."""
+"""Schedules, masks and optimizers against hand-computed values."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.optim import ema, masks, optimizers, schedules
+from imagenet_jax.optim import masks, optimizers, schedules
 
 
 def test_cosine_with_warm_up():
@@ -40,16 +40,6 @@ def test_decay_mask_goes_by_path():
         "layer_scale": {"kernel": True},
     }
     assert all(jax.tree.leaves(masks.decayed(params, [])))
-
-
-def test_ema_follows_the_capped_decay():
-    average = {"w": jnp.asarray(1.0)}
-    for step, value in enumerate((2.0, 3.0)):
-        average = ema.update(average, {"w": jnp.asarray(value)}, 0.9, jnp.asarray(step))
-    first = 1 + (1 - 1 / 10) * (2 - 1)
-    assert float(average["w"]) == pytest.approx(first + (1 - 2 / 11) * (3 - first))
-    late = ema.update({"w": jnp.asarray(1.0)}, {"w": jnp.asarray(2.0)}, 0.9, jnp.asarray(10_000))
-    assert float(late["w"]) == pytest.approx(1.1)
 
 
 def test_weight_decay_is_coupled_and_comes_before_momentum():
@@ -255,10 +245,8 @@ def test_schedules_that_do_not_fit(name, settings, message):
         schedules.make(name, peak=1.0, total_steps=100, **settings)
 
 
-def test_an_average_moves_every_interval_and_counts_its_own_updates():
-    average, moved = {"w": jnp.asarray(0.0)}, []
-    for step in range(6):
-        average = ema.update(average, {"w": jnp.asarray(1.0)}, 0.9, jnp.asarray(step), interval=3)
-        moved.append(float(average["w"]))
-    second = 0.9 + (1 - 2 / 11) * 0.1
-    assert moved == pytest.approx([0, 0, 0.9, 0.9, 0.9, second])
+@pytest.mark.parametrize(("name", "settings", "key"), [("adamw", {}, "b1=0.9"), ("sgd", {"momentum": 0.5}, "momentum=0.5")])
+def test_schedule_free_learning_takes_the_place_of_momentum(name, settings, key):
+    with pytest.raises(UserError, match=f"{name} has {key}. Set --config.optimizer"):
+        optimizers.without_momentum(name, settings)
+    optimizers.without_momentum(name, {**settings, key.partition("=")[0]: 0.0})

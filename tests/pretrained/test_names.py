@@ -16,6 +16,7 @@ SMALL = {  # one of each family, and what makes its shapes small or its names ot
     "resnet50": {"width": 8},
     "resnet50d": {"width": 8},
     "resnet8": {},
+    "airbench94": {"widths": (8, 16, 16)},
     "densenet121": {},
     "regnet_y_400mf": {},
     "mobilenet_v2": {},

@@ -28,6 +28,7 @@ SMALL = {  # a member of each family, made small
     "efficientnet_v2_s": {"stages": (efficientnet.Stage(4, 3, 2, 16, 2, fused=True),), "stem": 16, "widest": 32},
     "nfnet_f0": {"depths": (1,), "widths": (32,), "group_width": 8},
     "resnet8": {},
+    "airbench94": {"widths": (8, 16, 16)},
 }
 QUICK = ("resnet50d", "vit_s_16")
 SIDE = 64

@@ -58,6 +58,7 @@ CASES = [
     ("deit_ti_16_distilled", {}, "timm", "deit_tiny_distilled_patch16_224", 224),
     ("mixer_s_16", {}, "timm", "mixer_s16_224", 224),
     ("resnet20", {}, "plain torch", "resnet20", 32),
+    ("airbench94", {}, "plain torch", "airbench94", 32),
 ]  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def test_the_table_covers_every_family_within_the_bound():
 
 def module_of(library, theirs, request):
     if library == "plain torch":
-        return plain_resnet20(request.getfixturevalue("torch"))
+        return PLAIN[theirs](request.getfixturevalue("torch"))
     package = request.getfixturevalue(library)
     if library == "torchvision":
         return package.models.get_model(theirs, num_classes=7)
@@ -135,6 +136,38 @@ def plain_resnet20(torch):
         lambda n, x: n.fc(n.layer3(n.layer2(n.layer1(n.bn1(n.conv1(x)).relu()))).mean((2, 3))), net
     )  # fmt: skip
     return net
+
+
+def plain_airbench94(torch):
+    """As its authors', by our names; BatchNorm's bias is 8 times its parameter."""
+    nn, f = torch.nn, torch.nn.functional
+
+    def group(inputs, width):
+        g = nn.Module()
+        for i, fed in ((1, inputs), (2, width)):
+            setattr(g, f"conv{i}", nn.Conv2d(fed, width, 3, padding="same", bias=False))
+            setattr(g, f"norm{i}", nn.BatchNorm2d(width, eps=1e-12, affine=False))
+            setattr(g, f"norm{i}_shift", nn.Module())
+            getattr(g, f"norm{i}_shift").bias = nn.Parameter(torch.zeros(width))
+
+        def forward(x):
+            x = f.gelu(g.norm1(f.max_pool2d(g.conv1(x), 2)) + 8 * g.norm1_shift.bias.view(1, -1, 1, 1))
+            return f.gelu(g.norm2(g.conv2(x)) + 8 * g.norm2_shift.bias.view(1, -1, 1, 1))
+
+        g.forward = forward
+        return g
+
+    net = nn.Sequential()
+    net.whiten = nn.Conv2d(3, 24, 2)
+    net.group1, net.group2, net.group3 = group(24, 64), group(64, 256), group(256, 256)
+    net.fc = nn.Linear(256, 7, bias=False)
+    net.forward = types.MethodType(
+        lambda n, x: n.fc(f.max_pool2d(n.group3(n.group2(n.group1(f.gelu(n.whiten(x))))), 3).flatten(1)) / 9, net
+    )  # fmt: skip
+    return net
+
+
+PLAIN = {"resnet20": plain_resnet20, "airbench94": plain_airbench94}
 
 
 def randomise(torch, module, images):

@@ -40,7 +40,7 @@ def test_missing_ema_and_missing_evaluations_are_said(make_run):
     work = make_run(ema=False)
     loss = curves.draw_curves([read.read_run(work, "x")], work)[0]
     assert loss.picture
-    assert "No EMA weights were evaluated." in loss.caption
+    assert "No averaged weights were evaluated." in loss.caption
     lines = [line for line in (work / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
     (work / "metrics.jsonl").write_text("\n".join(lines))
     loss = curves.draw_curves([read.read_run(work, "x")], work)[0]
@@ -54,7 +54,7 @@ def test_several_runs_lie_over_one_another_under_their_own_colours(make_run, mon
     runs = [read.read_run(make_run("a"), "a"), read.read_run(make_run("b", ema=False), "b")]
     curves.draw_curves(runs, runs[0].path)
     assert [(s.label, s.colour, s.style) for s in saved["eval-loss"][0].series] == [
-        ("a", 0, "marked"), ("a, EMA", 0, "dashed"), ("b", 1, "marked"),
+        ("a", 0, "marked"), ("a, averaged", 0, "dashed"), ("b", 1, "marked"),
     ]  # fmt: skip
     assert [s.colour for s in saved["train-loss"][0].series] == [0, 1]
 

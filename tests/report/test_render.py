@@ -70,7 +70,7 @@ def test_the_page_shows_results_names_and_pictures(make_run):
         "resnet20 on digits 1.0.0", "10 classes", "85.37 %", "86.42 %", "98.76 %", "0.4321", "0.3987", "56.25 %",
         "272 k parameters", "6 min 41 s", "three five 1 50.0 %", "seven one 2 100.0 %", "3 of 20 images were taken",
         "1 of these 2 are right", "✓ right", "✗ wrong", "photo 0.png", "optimizer.learning_rate 0.1", "0123abcd",
-        "opencv 5.0.0", "a1b2c3", "jax 0.10.2", "image_size 32", "EMA weights, which have the higher top-1",
+        "opencv 5.0.0", "a1b2c3", "jax 0.10.2", "image_size 32", "averaged weights, which have the higher top-1",
     ):  # fmt: skip
         assert expected in page.text, expected
     stems = {"loss", "top1", "learning-rate", "throughput"}
@@ -122,7 +122,7 @@ def test_several_runs_are_compared_in_the_first_ones_directory(make_run):
     page = read_page(path)
     assert "2 runs compared" in page.text
     assert "Top-1, raw weights 85.37 % 85.37 %" in page.text
-    assert "Top-1, EMA weights 86.42 % –" in page.text  # noqa: RUF001
+    assert "Top-1, averaged weights 86.42 % –" in page.text  # noqa: RUF001
     assert "seed 1 2" in page.text
     assert "width – 8" in page.text  # noqa: RUF001
     assert "Circumstances that differ none" in page.text
@@ -169,8 +169,8 @@ def test_missing_parts_of_an_evaluation(make_run):
     page = read_page(report.write_report([work]))
     assert "no readable .npz file" in page.text
     assert "thumbnail not found" in page.text
-    assert "there are no EMA weights" in page.text
-    assert "Top-1, EMA" not in page.text
+    assert "there are no averaged weights" in page.text
+    assert "Top-1, averaged" not in page.text
 
 
 def test_unknown_numbers_do_not_stop_the_page(make_run):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import mmap
 import threading
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from imagenet_jax.data.jpeg import codes, colours, entropy
 from imagenet_jax.data.jpeg.cut import region_of
 from imagenet_jax.data.jpeg.header import Component, Header
 
-KEPT = 1 << 23  # bytes of the largest array that a thread keeps: one huge image must not hold memory for the whole run
+KEPT = 1 << 20  # bytes of the largest array that a thread keeps: larger images would hold ever more memory through the run
 
 
 class _Scratch(threading.local):
@@ -118,11 +119,10 @@ def scan_of(data: bytes, header: Header) -> Scan:
 def _bytes(name: str, size: int) -> np.ndarray:
     """This thread's array of that name, uint8, of at least that size."""
     if size > KEPT:
-        return np.empty(size, np.uint8)
-    kept = _scratch.bytes.get(name)
-    if kept is None or kept.size < size:
-        kept = _scratch.bytes[name] = np.empty(size, np.uint8)
-    return kept
+        return np.frombuffer(mmap.mmap(-1, size), np.uint8)  # given back to the system at once, where malloc may keep it
+    if name not in _scratch.bytes:
+        _scratch.bytes[name] = np.empty(KEPT, np.uint8)
+    return _scratch.bytes[name]
 
 
 def blocks_of(components: tuple[Component, ...]) -> list[tuple[int, int, int, int, int]]:

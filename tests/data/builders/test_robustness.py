@@ -3,8 +3,7 @@
 import pytest
 
 from imagenet_jax import cli, prepare, suite
-from imagenet_jax.data import classes
-from imagenet_jax.data.builders import robustness
+from imagenet_jax.data import classes, papers
 from imagenet_jax.data.sources import open_source
 from imagenet_jax.errors import UserError
 
@@ -68,7 +67,7 @@ def test_the_classes_of_a_and_r_are_among_imagenets_in_its_order(timm):
         synsets, indices = (file.read_text().split() for file in files)
         assert synsets == sorted(synsets)
         assert [WNIDS.index(wnid) for wnid in synsets] == list(map(int, indices))
-        assert len(synsets) == robustness.SETS[name].classes
+        assert len(synsets) == papers.SETS[name].classes
 
 
 @pytest.mark.parametrize("kind", ["tree", "tar"])
@@ -96,7 +95,7 @@ def test_what_is_no_imagenet_c(tree, tmp_path, make_tar):
         prepare.main(["imagenet_c", f"--source={tmp_path / 'x.tar'}", f"--data_dir={tmp_path}"])
 
 
-def test_names_in_the_command_are_those_of_the_sets():
-    assert {name if "_c/" not in name else "imagenet_c" for name in robustness.SETS} == set(prepare.ROBUSTNESS)
-    assert len(robustness.SETS) == 6 + 75
-    assert list(suite.ALEXNET) == list(robustness.CORRUPTIONS)
+def test_there_are_six_sets_and_seventy_five_corrupted_ones():
+    assert len(papers.SETS) == 6 + 75
+    assert len(papers.TO_PREPARE) == 7
+    assert list(suite.ALEXNET) == list(papers.CORRUPTIONS)
