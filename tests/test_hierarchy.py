@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +93,6 @@ def test_semantic_softmax_smooths_within_its_groups_and_the_others_their_targets
     semantic = {"loss": "semantic_softmax", "label_smoothing": 0.2}
     assert build.label_smoothing(semantic) == 0
     assert build.label_smoothing(semantic | {"loss": "softmax"}) == 0.2
-    gradient = jax.jit(jax.grad(lambda x: build.loss(semantic, names)(x, np.eye(5)[1:2]).sum()))(np.zeros((1, 5)))
+    gradient = jax.jit(jax.grad(lambda x: build.loss(semantic, names)(x, jnp.eye(5)[1:2]).sum()))(np.zeros((1, 5)))
     weight = 5 / 4
     np.testing.assert_allclose(gradient, [[0, *(weight * (0.25 - t) for t in (0.85, 0.05, 0.05, 0.05))]], atol=1e-6)

@@ -91,7 +91,7 @@ def _severity(confusion: np.ndarray, wnids: Sequence[str], tree: Hierarchy) -> S
 
 
 def _ranked(logits: np.ndarray, k: int) -> np.ndarray:
-    """The k classes with the largest logits, best first. Sorting them alone takes a quarter of the time of sorting all 1,000."""
+    """The k classes with the largest logits, best first. Sorting these alone takes 0.6 of the time that all 1,000 take."""
     best = np.argpartition(-logits, k - 1, axis=1)[:, :k]
     return np.take_along_axis(best, np.argsort(-np.take_along_axis(logits, best, 1), axis=1), 1)
 
