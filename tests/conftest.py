@@ -115,7 +115,7 @@ def chromium() -> str:
     """The browser that the served page is tested in."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found:
-        pytest.skip("no Chromium: apt-get install chromium")  # a system package: where it cannot be had, the rest must still be tested
+        pytest.skip("no Chromium: apt-get install chromium")  # of the system, which not everyone may change
     return found
 
 
