@@ -168,7 +168,7 @@ def test_who_outlives_another_ends_and_names_it(tmp_path, killed):
         assert re.search(r"(timed out task names|\(stopped sending heartbeats\)):\n1\n", said)
     else:
         assert "the leader (usually slice 0 task 0)" in said
-    assert checkpoint.latest_step(run / "checkpoints") in (10, 15, 20)
+    assert checkpoint.latest_step(run / "checkpoints") in (5, 10, 15, 20)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 
 from imagenet_jax.bench import __main__ as command
 from imagenet_jax.bench import step as stepping
-from imagenet_jax.errors import RunError
 
 
 def test_each_round_begins_with_another_contestant():
@@ -32,26 +31,17 @@ def test_a_profile_counts_the_operations_of_xla():
 
 
 @pytest.mark.slow
-def test_the_step_alone_and_beside_torch(torch, tmp_path, capfd, monkeypatch):
+def test_the_step_alone(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(stepping, "SMALL_SIDE", 64)
     arguments = ["step", "--config=resnet18", "--config.batch_size=32", "--config.bn_group=32", "--config.image_size=32"]
-    more = ["--config.model.dtype=float32", "--num_classes=10", "--rounds=2", "--steps=1", "--peer=torch", f"--out={tmp_path}"]
+    more = ["--config.model.dtype=float32", "--num_classes=10", "--rounds=2", "--steps=1", f"--out={tmp_path}"]
     assert command.main([*arguments, *more]) == 0
     shown, found = capfd.readouterr().out, json.loads((tmp_path / "step.json").read_text())
     assert f"resnet18, 32 px, float32, batch 32 on {jax.device_count()} x cpu" in shown
-    assert "ours / torch:" in shown
-    assert {name: len(rates) for name, rates in found["rounds"].items()} == {"ours": 2, "torch": 2}
-    assert found["torch"].startswith(f"torch {torch.__version__}, CPU")
+    assert {name: len(rates) for name, rates in found["rounds"].items()} == {"ours": 2}
     # 37.0 M multiply-adds at 32 px (1.81 G / 7^2), a backward pass of twice the forward's, 32 images over the devices.
     assert found["account"]["flops"] == pytest.approx(3 * 2 * 37.0e6 * 32 / jax.device_count(), rel=0.3)
     assert sum(seconds for _, seconds in found["operations"]) > 0
-
-
-@pytest.mark.slow
-def test_a_model_that_torch_does_not_have_is_named(torch):
-    config = {"model": {"name": "resnet8", "dtype": "float32"}, "batch_size": 8, "image_size": 32}
-    with pytest.raises(RunError, match=r"--peer=torch: ValueError: Unknown model resnet8"):
-        stepping.Torch(config, 10)
 
 
 @pytest.mark.slow
