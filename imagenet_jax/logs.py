@@ -14,6 +14,8 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from imagenet_jax.errors import UserError
+
 
 class Journal:
     """Appends records to workdir/metrics.jsonl and workdir/tensorboard, starting from those of the way to `step`.
@@ -112,6 +114,16 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(draft, path)
+
+
+def needed_json(path: pathlib.Path, absent: str) -> Any:
+    """The content of a JSON file. Raises UserError where it is not valid, and with the text `absent` where none can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{absent} ({path.name}: {error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
 
 
 def read_json(path: pathlib.Path) -> Any:

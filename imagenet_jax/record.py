@@ -1,7 +1,6 @@
 """What a run is, as config.json in its workdir: made at the start, frozen, held against every rerun, read by all others."""
 
 import datetime
-import json
 import math
 import pathlib
 from typing import Any
@@ -25,12 +24,7 @@ FORMAT = 1
 def read(workdir: pathlib.Path) -> dict[str, Any]:
     """A run's config.json. Raises UserError where `workdir` is no run."""
     path = workdir / "config.json"
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{workdir} is no run: it has no config.json. Train into it: main --workdir={workdir}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    record = logs.needed_json(path, f"{workdir} is no run: it has no config.json. Train into it: main --workdir={workdir}")
     if record.get("format") != FORMAT:
         raise UserError(f"{path} has format {record.get('format')}, this version reads {FORMAT}.")
     return record

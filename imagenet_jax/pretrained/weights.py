@@ -5,17 +5,15 @@ accuracy was published for them. Whoever applies the weights reads these and ass
 """
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax import models, tree
+from imagenet_jax import logs, models, tree
 from imagenet_jax.data import decode
 from imagenet_jax.errors import UserError, unknown
-from imagenet_jax.logs import write_json
 from imagenet_jax.pretrained import names, safetensors, torch_files
 
 FORMAT = 1
@@ -83,7 +81,7 @@ def save(folder: pathlib.Path, weights: Weights) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {path: np.asarray(leaf) for path, leaf in tree.paths(weights.variables)}
         safetensors.write(folder / "weights.safetensors", arrays)
-        write_json(folder / "weights.json", content)
+        logs.write_json(folder / "weights.json", content)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}.") from None
 
@@ -130,12 +128,7 @@ def check(preprocessing: Preprocessing) -> Preprocessing:
 
 
 def _content(path: pathlib.Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Make such a folder: python -m imagenet_jax.convert") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    content = logs.needed_json(path, f"{path.parent} holds no weights. Make such a folder: python -m imagenet_jax.convert")
     match content:
         case {
             "format": 1,

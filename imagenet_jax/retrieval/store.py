@@ -5,7 +5,6 @@ the data's images (those that did not decode are left out), named by its place a
 one folder and a killed run goes on: a shard is finished where both of its files are there. Rows are numbered through all shards.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imagenet_jax import logs
 from imagenet_jax.errors import UserError
 
 FORMAT = 1
@@ -240,12 +240,7 @@ def comparable(manifest: dict[str, Any]) -> dict[str, Any]:
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     """index.json. Raises UserError where there is none or it is not as `embed` writes it."""
     path = folder / "index.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{folder} is no index ({error.strerror}: index.json). Make one: python -m imagenet_jax.embed") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    content = logs.needed_json(path, f"{folder} is no index. Make one: python -m imagenet_jax.embed")
     match content:
         case {
             "format": 1,
