@@ -437,6 +437,26 @@ def test_the_training_step_is_compiled_once(tiny_config, tiny_data, tmp_path, ca
     assert len(compiled) == 1, [r.getMessage()[:80] for r in caplog.records][:40]
 
 
+@pytest.mark.slow
+def test_a_second_start_takes_the_compiled_step_from_the_cache(tiny_data, tmp_path):
+    """A run elsewhere and a resume: neither adds a program to what the first start compiled."""
+    (tmp_path / "config.py").write_text(CONFIG)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def programs(workdir: str, stop: int) -> set[str]:
+        flags = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / workdir}", f"--data_dir={tiny_data}"]
+        command = [sys.executable, "-m", "imagenet_jax.main", *flags, f"--stop_after={stop}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return {file.name for file in (tmp_path / "cache").rglob("jit_train_step*-cache")}
+
+    first = programs("a", 1)
+    assert len(first) == 1
+    assert programs("b", 1) == first
+    assert programs("a", 2) == first
+
+
 def test_the_table_of_faults_names_tests_that_exist():
     root = pathlib.Path(__file__).parents[1]
     names = set(re.findall(r"`(test_\w+)`", (root / "docs" / "faults.md").read_text()))
