@@ -97,7 +97,9 @@ def widened(block: BasicBlock | Bottleneck, x: jax.Array, conv: str, norm: str, 
     width, normalise = block.width * block.expansion, block.norm(name=norm, **settings)
     if isinstance(block, Bottleneck) and block.fold_bn:
         kernel = layers.Kernel(width, normalise.param_dtype, name=conv)(x.shape[-1])
-        return normalise(x[:, ::stride, ::stride], kernel)
+        for axis in (1, 2):
+            x = jax.lax.slice_in_dim(x, 0, None, stride, axis)
+        return normalise(x, kernel)
     return normalise(block.conv(width, 1, stride, name=conv)(x))
 
 

@@ -13,6 +13,7 @@ from imagenet_jax.pretrained import names, onnx_graph, weights
 
 SMALL = {  # a member of each family, made small
     "resnet50d": {"depths": (1, 1), "width": 16},
+    "resnet50": {"depths": (1, 1), "width": 16, "fold_bn": True},
     "vit_s_16": {"width": 32, "depth": 1, "heads": 2},
     "efficientnet_lite0": {"stages": (efficientnet.Stage(4, 3, 2, 16, 2),), "stem": 16, "widest": 32},
     "vgg11_bn": {"depths": (1, 1, 1, 1, 1), "width": 8, "hidden": 32},
