@@ -6,7 +6,6 @@ import errno
 import faulthandler
 import fcntl
 import json
-import math
 import os
 import pathlib
 import platform
@@ -14,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -73,25 +73,38 @@ class StopSignal:
 class Watchdog:
     """Prints the stacks of all threads on stderr when `beat` is not called for `seconds` (0: never). The run is left alone.
 
-    Python's faulthandler does it from a thread of its own that needs no lock, so it speaks whatever hangs.
+    A thread of ours looks at them, holding Python's lock. faulthandler's own, which needs no lock, may crash on the stack of a
+    thread that goes on meanwhile (seen once, with SIGSEGV): it speaks only where ours gets no turn, and so nobody does.
     """
 
     def __init__(self, seconds: float):
-        self._seconds, self._last = seconds, -math.inf
+        self._seconds, self._last, self._over = seconds, time.monotonic(), threading.Event()
 
     def __enter__(self) -> "Watchdog":
         self.beat()
+        if self._seconds > 0:
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        faulthandler.cancel_dump_traceback_later()
+        self._over.set()
+        if self._seconds > 0:
+            self._thread.join()
 
     def beat(self) -> None:
-        """Something was finished. Starts a thread, 50 us, so at most ten times in `seconds`."""
-        now = time.monotonic()
-        if self._seconds > 0 and now - self._last > self._seconds / 10:
-            faulthandler.dump_traceback_later(self._seconds, repeat=True, file=2)
-            self._last = now
+        """Something was finished."""
+        self._last = time.monotonic()
+
+    def _watch(self) -> None:
+        shown = self._last
+        while not self._over.wait(self._seconds / 10):
+            faulthandler.dump_traceback_later(self._seconds, file=2)
+            if time.monotonic() - max(self._last, shown) > self._seconds:
+                print(f"Nothing was finished for {self._seconds:g} s. What all threads are at:", file=sys.stderr, flush=True)
+                faulthandler.dump_traceback(file=2)
+                shown = time.monotonic()
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextlib.contextmanager

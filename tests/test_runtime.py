@@ -41,21 +41,34 @@ def test_a_file_system_without_locks_is_used_without_and_that_is_said(tmp_path, 
     assert "without locks: see that no other run uses it" in capsys.readouterr().err
 
 
-def test_the_watchdog_shows_where_each_thread_hangs_and_only_then():
-    code = """
-import threading, time
+def watched(hang: str) -> str:
+    """What a process says on both streams that beats for two seconds and then does not, for 2.5 s, within which it does `hang`."""
+    code = f"""
+import ctypes, threading, time
 from imagenet_jax import runtime
-def hang(seconds): time.sleep(seconds)
+def hang(seconds): {hang}
 with runtime.Watchdog(1.0) as dog:
-    for _ in range(4):
-        dog.beat(); time.sleep(0.5)
+    for _ in range(8):
+        dog.beat(); time.sleep(0.25)
     print("quiet so far", flush=True)
-    thread = threading.Thread(target=hang, args=(1.5,)); thread.start(); thread.join()
+    thread = threading.Thread(target=hang, args=(2.5,)); thread.start(); thread.join()
 """
     command = [sys.executable, "-u", "-c", code]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=True)
     before, after = done.stdout.split("quiet so far")
     assert before == ""
-    assert "Timeout (0:00:01)!" in after
-    assert "in hang" in after
-    assert "in join" in after
+    return after
+
+
+def test_the_watchdog_shows_where_each_thread_hangs_and_only_then():
+    said = watched("time.sleep(seconds)")
+    assert "Nothing was finished for 1 s" in said
+    assert "in hang" in said
+    assert "in join" in said
+
+
+def test_the_watchdog_speaks_where_one_thread_keeps_all_others_from_running():
+    """A call into C that holds Python's lock."""
+    said = watched("ctypes.PyDLL(None).usleep(int(seconds * 1e6))")
+    assert said.index("Timeout (0:00:01)!") >= 0
+    assert "in hang" in said
