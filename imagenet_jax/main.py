@@ -3,7 +3,7 @@
 import pathlib
 
 from imagenet_jax import cli, config, processes
-from imagenet_jax.data.locate import data_dir
+from imagenet_jax.data.storage.locate import data_dir
 from imagenet_jax.errors import UserError
 
 DESCRIPTION = """Train an image classifier. Running the same command again goes on where it stopped.

@@ -11,8 +11,8 @@ from imagenet_jax.data import papers
 from imagenet_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from imagenet_jax.data.encoding import Encoding
     from imagenet_jax.data.prepare import Result
+    from imagenet_jax.data.storage.encoding import Encoding
     from imagenet_jax.data.verify import Verified
 
 DESCRIPTION = """Write a data set to DATA_DIR/NAME[/CONFIG]/VERSION in tfds' format (array_record), from where training reads it.
@@ -40,7 +40,8 @@ SHOWN = 20  # names of left-out or rewritten images on the screen; metadata.json
 def main(argv: list[str]) -> int:
     """Parse, prepare, print what lies on disk. Returns the exit code."""
     flags = _parser().parse_args(argv)
-    from imagenet_jax.data import locate, prepare  # after parsing: --help need not wait for tfds
+    from imagenet_jax.data import prepare
+    from imagenet_jax.data.storage import locate  # after parsing: --help need not wait for tfds
 
     data_dir = locate.local_data_dir(flags.data_dir)
     if flags.command == "verify":
@@ -132,7 +133,7 @@ def _count(text: str) -> int:
 
 
 def _encoding(flags: argparse.Namespace) -> Encoding:
-    from imagenet_jax.data import encoding
+    from imagenet_jax.data.storage import encoding
 
     return encoding.choose(flags.short_side, flags.max_side, flags.quality, flags.restart_markers)
 

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from imagenet_jax import infer, loop, runtime
 from imagenet_jax.data import papers, relabels, sources
-from imagenet_jax.data.locate import Place
 from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Counts, Evaluator, figures
 from imagenet_jax.logs import write_json

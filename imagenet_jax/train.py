@@ -19,7 +19,7 @@ from imagenet_jax import step as steps
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.data import augment, decode, loader, sources
 from imagenet_jax.data.cache import cached
-from imagenet_jax.data.locate import Place
+from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.evaluator import Counts, Evaluator
 from imagenet_jax.ops import losses
 from imagenet_jax.plan import Plan

@@ -27,7 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from imagenet_jax import build, checkpoint, evaluate, logs, main, predict, record, sharding, train, tree
-from imagenet_jax.data import remote
+from imagenet_jax.data.storage import remote
 from imagenet_jax.errors import RunError, UserError
 
 # orbax leaves coroutines behind when it fails

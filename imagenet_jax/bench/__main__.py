@@ -94,8 +94,9 @@ def _input(flags: argparse.Namespace) -> int:
     from imagenet_jax.bench import chart, compare, table
     from imagenet_jax.bench import input as bench
     from imagenet_jax.bench.contestants import visible_cores
-    from imagenet_jax.data import decode, locate
+    from imagenet_jax.data import decode
     from imagenet_jax.data.sources import open_source
+    from imagenet_jax.data.storage import locate
 
     engines, same = flags.engines or list(decode.ENGINES), config.default().data.decoder
     for name in engines:
@@ -129,8 +130,9 @@ def _input(flags: argparse.Namespace) -> int:
 def _feed(flags: argparse.Namespace) -> int:
     from imagenet_jax import config
     from imagenet_jax.bench.feed import Fed, feed
-    from imagenet_jax.data import decode, loader, locate
+    from imagenet_jax.data import decode, loader
     from imagenet_jax.data.sources import open_source
+    from imagenet_jax.data.storage import locate
 
     default = config.resolve(config.default())
     engine = decode.engine(flags.engine or default.data.decoder)
@@ -166,7 +168,7 @@ def _feed(flags: argparse.Namespace) -> int:
 def _steps(flags: argparse.Namespace, overrides: list[str]) -> int:
     from imagenet_jax import config
     from imagenet_jax.bench import training
-    from imagenet_jax.data import locate
+    from imagenet_jax.data.storage import locate
 
     chosen, shared = config.load(flags.config, overrides), {"rounds": flags.rounds, "steps": flags.steps, "out": flags.out}
     if flags.what == "step":

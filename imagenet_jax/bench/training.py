@@ -13,7 +13,8 @@ from imagenet_jax import config, loop, runtime, sharding, train, validate
 from imagenet_jax.bench import stats
 from imagenet_jax.bench.step import Ceilings, Step, Torch, ceilings, interleaved
 from imagenet_jax.bench.table import columns
-from imagenet_jax.data import augment, decode, loader, locate
+from imagenet_jax.data import augment, decode, loader
+from imagenet_jax.data.storage import locate
 
 SHOWN = 10  # operations
 PREFETCHED = 8  # batches beyond data.prefetch that may be ready before a turn begins: on the device, and under way

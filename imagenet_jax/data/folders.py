@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import archives, locate, order, remote
+from imagenet_jax.data import order
 from imagenet_jax.data.classes import readable
-from imagenet_jax.data.locate import Place
 from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
-from imagenet_jax.data.remote import Url
+from imagenet_jax.data.storage import archives, locate, remote
+from imagenet_jax.data.storage.locate import Place
+from imagenet_jax.data.storage.remote import Url
 from imagenet_jax.errors import UserError
 
 VERSION = "folder"  # of every plain folder: it has no other

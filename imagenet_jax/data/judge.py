@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.encoding import PLAIN, Encoding, reencoded
+from imagenet_jax.data.storage.encoding import PLAIN, Encoding, reencoded
 from imagenet_jax.errors import UserError
 
 MAX_BYTES = 256 * 2**20  # of one encoded image

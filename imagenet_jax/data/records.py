@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
-from imagenet_jax.data.encoding import PLAIN
+from imagenet_jax.data.storage.encoding import PLAIN
 from imagenet_jax.errors import RunError
 
 AS_THEY_CAME: dict[str, Any] = dataclasses.asdict(PLAIN)  # as metadata.json has it: short_side, max_side, quality, restart_markers

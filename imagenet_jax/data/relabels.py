@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from imagenet_jax.data import classes, remote
-from imagenet_jax.data.locate import Place
-from imagenet_jax.data.remote import Url
+from imagenet_jax.data import classes
+from imagenet_jax.data.storage import remote
+from imagenet_jax.data.storage.locate import Place
+from imagenet_jax.data.storage.remote import Url
 from imagenet_jax.errors import UserError
 
 LIMIT = 256 << 20  # bytes: ReaL's has 0.8 MB

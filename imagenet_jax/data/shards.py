@@ -25,10 +25,10 @@ from tensorflow_datasets.core.utils import shard_utils
 from tqdm import tqdm
 
 from imagenet_jax import __version__
-from imagenet_jax.data.encoding import PLAIN, Encoding
-from imagenet_jax.data.entries import Entries, Entry
 from imagenet_jax.data.judge import MAX_BYTES, Verdict, judge
 from imagenet_jax.data.staging import Partial
+from imagenet_jax.data.storage.encoding import PLAIN, Encoding
+from imagenet_jax.data.storage.entries import Entries, Entry
 from imagenet_jax.errors import RunError, UserError
 
 Rows = list[tuple[str, str]]  # ('SPLIT/NAME', what there is to say of it)

@@ -16,14 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagenet_jax.data import folders, locate, order, remote, tfrecord
+from imagenet_jax.data import folders, order, tfrecord
 from imagenet_jax.data.classes import readable
-from imagenet_jax.data.encoding import is_config
 from imagenet_jax.data.examples import make_parser
-from imagenet_jax.data.files import allow_open_files
-from imagenet_jax.data.locate import Place
 from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
-from imagenet_jax.data.remote import Stat, Url
+from imagenet_jax.data.storage import locate, remote
+from imagenet_jax.data.storage.encoding import is_config
+from imagenet_jax.data.storage.files import allow_open_files
+from imagenet_jax.data.storage.locate import Place
+from imagenet_jax.data.storage.remote import Stat, Url
 from imagenet_jax.errors import UserError
 
 METADATA = (".json", ".txt")  # what tfds writes beside the records

@@ -23,8 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from imagenet_jax.data.crc32c import crc32c, crc32c_of_words, masked
-from imagenet_jax.data.files import Files
-from imagenet_jax.data.remote import Stat
+from imagenet_jax.data.storage.files import Files
+from imagenet_jax.data.storage.remote import Stat
 from imagenet_jax.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes around the data

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax.data.augment import View, random_resized_crop
-from imagenet_jax.data.encoding import PLAIN, shrunk
-from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.jpeg import cut
 from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import grey_or_rgb
 from imagenet_jax.data.order import Draws
 from imagenet_jax.data.shards import DataSet, inspect
+from imagenet_jax.data.storage.encoding import PLAIN, shrunk
+from imagenet_jax.data.storage.entries import Entries
 
 SAMPLE = 200  # images
 ROUNDS = 3

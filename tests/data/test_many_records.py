@@ -11,7 +11,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import order, tfrecord
 from imagenet_jax.data.crc32c import crc32c_of_words, masked
-from imagenet_jax.data.remote import Stat
+from imagenet_jax.data.storage.remote import Stat
 
 RECORDS, SHARDS, CLASSES = 14_197_122, 2_048, 21_841
 WRITTEN = 3_000  # records that really are there: those at the start of epoch 0, and those that the fingerprint reads

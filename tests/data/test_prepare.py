@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagenet_jax.data import prepare, shards, staging
 from imagenet_jax.data.builders import imagenet2012
-from imagenet_jax.data.encoding import Encoding
+from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.errors import RunError, UserError
 
 READER = """

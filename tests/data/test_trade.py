@@ -9,10 +9,10 @@ from PIL import Image
 import imagenet_jax.data
 from imagenet_jax.data import trade
 from imagenet_jax.data.builders.folder import data_set
-from imagenet_jax.data.encoding import Encoding
-from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import judge
+from imagenet_jax.data.storage.encoding import Encoding
+from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.data.trade import SAMPLE, measure
 
 

@@ -12,8 +12,8 @@ from imagenet_jax import cli
 from imagenet_jax import prepare as command
 from imagenet_jax.data import order, prepare, shards, sources
 from imagenet_jax.data.classes import wnids
-from imagenet_jax.data.encoding import Encoding
-from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.storage.encoding import Encoding
+from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.data.verify import verify
 from imagenet_jax.errors import UserError
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagenet_jax.data.encoding import PLAIN, Encoding
-from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.storage.encoding import PLAIN, Encoding
+from imagenet_jax.data.storage.entries import Entries
 
 
 def data_set(name: str, classes: Sequence[str], encoding: Encoding = PLAIN, *, shuffled: bool = True) -> DataSet:

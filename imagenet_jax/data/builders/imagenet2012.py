@@ -10,10 +10,10 @@ import re
 import tensorflow_datasets as tfds
 
 from imagenet_jax.data import classes
-from imagenet_jax.data.archives import Listing, Progress, members
-from imagenet_jax.data.encoding import Encoding
-from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.storage.archives import Listing, Progress, members
+from imagenet_jax.data.storage.encoding import Encoding
+from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.errors import UserError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}

@@ -9,10 +9,10 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from imagenet_jax.data.archives import Member, Progress, members
-from imagenet_jax.data.encoding import Encoding
-from imagenet_jax.data.entries import Entries
 from imagenet_jax.data.shards import DataSet, Rows
+from imagenet_jax.data.storage.archives import Member, Progress, members
+from imagenet_jax.data.storage.encoding import Encoding
+from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.errors import UserError
 
 

@@ -1,5 +1,5 @@
 from imagenet_jax.data.builders.folder import split_by_hash
-from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.storage.entries import Entries
 
 
 def entries_of(names):

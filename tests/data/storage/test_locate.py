@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from imagenet_jax.data.locate import data_dir, private, user_cache
+from imagenet_jax.data.storage.locate import data_dir, private, user_cache
 from imagenet_jax.errors import UserError
 
 

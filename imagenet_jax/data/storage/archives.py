@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
-from imagenet_jax.data.entries import Entries
+from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.errors import UserError
 
 # And every name that starts with a dot: what file browsers leave behind, and what lies beside the classes of ImageNet-A and -R.

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from imagenet_jax.data.files import Files
+from imagenet_jax.data.storage.files import Files
 
 
 @pytest.fixture
@@ -59,7 +59,9 @@ def test_a_closed_file_opens_again_and_none_stays_open_after_use(files):
 
 
 def limited(limits):
-    program = "import resource; from imagenet_jax.data.files import Files; Files(['x'] * 1024); print(*resource.getrlimit(7))"
+    program = (
+        "import resource; from imagenet_jax.data.storage.files import Files; Files(['x'] * 1024); print(*resource.getrlimit(7))"
+    )
     program = program.replace("7", "resource.RLIMIT_NOFILE")
     command = f'{limits} && exec {sys.executable} -c "{program}"'
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import imagenet_jax.data
-from imagenet_jax.data.encoding import PLAIN, Encoding, choose, shrunk
 from imagenet_jax.data.judge import check_markers, judge
+from imagenet_jax.data.storage.encoding import PLAIN, Encoding, choose, shrunk
 from imagenet_jax.errors import UserError
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from imagenet_jax.data import remote
+from imagenet_jax.data.storage import remote
 from imagenet_jax.errors import UserError
 
 SPARE = 256  # open files that the rest of the process may need

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from imagenet_jax.data.archives import class_folders, members
+from imagenet_jax.data.storage.archives import class_folders, members
 from imagenet_jax.errors import UserError
 
 

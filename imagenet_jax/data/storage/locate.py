@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from imagenet_jax.data.remote import Url
+from imagenet_jax.data.storage.remote import Url
 from imagenet_jax.errors import UserError
 
 TFDS_DEFAULT = "~/tensorflow_datasets"

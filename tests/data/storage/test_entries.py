@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.core import hashing
 
-from imagenet_jax.data.entries import Entries, Entry
+from imagenet_jax.data.storage.entries import Entries, Entry
 from imagenet_jax.errors import UserError
 
 
