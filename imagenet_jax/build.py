@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from imagenet_jax import models, sharding
 from imagenet_jax.config import AVERAGES
-from imagenet_jax.data import wordnet
+from imagenet_jax.data.labels import wordnet
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import RUNNING
 from imagenet_jax.ops import losses

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import export
 
 from imagenet_jax import cli, infer, models, runtime, sharding, step
-from imagenet_jax.data import classes as imagenet
+from imagenet_jax.data.labels import classes as imagenet
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import defaults, names, safetensors, weights
 

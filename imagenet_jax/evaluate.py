@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from imagenet_jax import cli, distributed, infer, processes, record, runtime, sharding, suite
-from imagenet_jax.data.classes import readable, wnids
+from imagenet_jax.data.labels.classes import readable, wnids
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.data.storage import locate
 from imagenet_jax.errors import UserError

@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from imagenet_jax import cli
-from imagenet_jax.data import papers
+from imagenet_jax.data.labels import papers
 from imagenet_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _encoding(flags: argparse.Namespace) -> Encoding:
 
 def _show(result: Result) -> None:
     from imagenet_jax.data.builders import imagenet2012
-    from imagenet_jax.data.classes import readable
+    from imagenet_jax.data.labels.classes import readable
 
     imagenet, published = result.name.split("/")[0] == "imagenet2012", papers.SETS.get(result.name)
     expected = imagenet2012.OFFICIAL if imagenet else {papers.SPLIT: published.images} if published else {}

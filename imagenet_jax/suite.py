@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import infer, loop, runtime
-from imagenet_jax.data import papers, relabels, sources
+from imagenet_jax.data import sources
+from imagenet_jax.data.labels import papers, relabels
 from imagenet_jax.data.sources import Source, open_source
 from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.errors import UserError

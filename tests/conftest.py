@@ -141,7 +141,7 @@ def small_weights(tmp_path_factory) -> pathlib.Path:
     import numpy as np
 
     from imagenet_jax import models
-    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.data.labels.classes import readable, wnids
     from imagenet_jax.pretrained import names, weights
 
     model = models.create("resnet8", num_classes=1000)
@@ -171,7 +171,7 @@ def make_index():
     """(folder, vectors) -> an index of them, made without a model; row i is predicted to be class i with 0.6, i + 1 with 0.3."""
     import numpy as np
 
-    from imagenet_jax.data.classes import readable, wnids
+    from imagenet_jax.data.labels.classes import readable, wnids
     from imagenet_jax.logs import write_json
     from imagenet_jax.retrieval import store
 

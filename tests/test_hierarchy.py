@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagenet_jax import build, config, train
-from imagenet_jax.data.classes import wnids
+from imagenet_jax.data.labels.classes import wnids
 from imagenet_jax.errors import UserError
 from imagenet_jax.report import write_report
 

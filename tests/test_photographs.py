@@ -136,5 +136,5 @@ def test_the_wheel_holds_what_the_commands_need(tmp_path):
     )  # fmt: skip
     assert f"{tmp_path / 'site' / 'imagenet_jax' / '_configs' / 'quickstart.py'}" in out
     assert (tmp_path / "empty" / "run" / "report.html").exists()
-    names = run("-c", "from imagenet_jax.data.classes import readable; print(readable(['n01440764']))")
+    names = run("-c", "from imagenet_jax.data.labels.classes import readable; print(readable(['n01440764']))")
     assert "tench" in names

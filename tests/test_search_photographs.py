@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from imagenet_jax import embed
-from imagenet_jax.data import hierarchy
+from imagenet_jax.data.labels import hierarchy
 from imagenet_jax.embedder import Embedder
 from imagenet_jax.retrieval import exact, words
 from imagenet_jax.retrieval.store import Index

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax.data import order
-from imagenet_jax.data.classes import readable
+from imagenet_jax.data.labels.classes import readable
 from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
 from imagenet_jax.data.storage import archives, locate, remote
 from imagenet_jax.data.storage.locate import Place

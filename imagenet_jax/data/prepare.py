@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from imagenet_jax.data import papers, shards
+from imagenet_jax.data import shards
 from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012, robustness
 from imagenet_jax.data.builders.folder import data_set, split_by_hash
 from imagenet_jax.data.judge import check_markers
+from imagenet_jax.data.labels import papers
 from imagenet_jax.data.shards import DataSet, Rows
 from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
 from imagenet_jax.data.storage.archives import Listing, Progress, class_folders

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from imagenet_jax.data import folders, order, tfrecord
-from imagenet_jax.data.classes import readable
 from imagenet_jax.data.examples import make_parser
+from imagenet_jax.data.labels.classes import readable
 from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
 from imagenet_jax.data.storage import locate, remote
 from imagenet_jax.data.storage.encoding import is_config

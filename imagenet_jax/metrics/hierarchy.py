@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from imagenet_jax.data import wordnet
-from imagenet_jax.data.hierarchy import Hierarchy, depths_of
+from imagenet_jax.data.labels import wordnet
+from imagenet_jax.data.labels.hierarchy import Hierarchy, depths_of
 from imagenet_jax.errors import UserError
 
 KS = (1, 5, 20)  # most likely classes, as Bertinetto et al. have it

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax.data.hierarchy import depths_of
+from imagenet_jax.data.labels.hierarchy import depths_of
 from imagenet_jax.errors import unknown
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (logits, targets), both (n, classes) -> (n,)

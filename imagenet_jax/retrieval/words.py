@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import hierarchy
-from imagenet_jax.data.classes import wnids_of
+from imagenet_jax.data.labels import hierarchy
+from imagenet_jax.data.labels.classes import wnids_of
 from imagenet_jax.errors import UserError
 from imagenet_jax.retrieval.exact import Found, merged, nothing
 from imagenet_jax.retrieval.store import Predictions

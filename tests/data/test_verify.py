@@ -11,7 +11,7 @@ import imagenet_jax.data
 from imagenet_jax import cli
 from imagenet_jax import prepare as command
 from imagenet_jax.data import order, prepare, shards, sources
-from imagenet_jax.data.classes import wnids
+from imagenet_jax.data.labels.classes import wnids
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.data.verify import verify

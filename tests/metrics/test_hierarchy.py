@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from imagenet_jax.data import classes, wordnet
-from imagenet_jax.data.hierarchy import Hierarchy, Synset, imagenet1k
+from imagenet_jax.data.labels import classes, wordnet
+from imagenet_jax.data.labels.hierarchy import Hierarchy, Synset, imagenet1k
 from imagenet_jax.metrics import hierarchy
 from imagenet_jax.metrics.confusion import scores as plain_scores
 

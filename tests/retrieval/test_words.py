@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagenet_jax.data.classes import readable, wnids
+from imagenet_jax.data.labels.classes import readable, wnids
 from imagenet_jax.errors import UserError
 from imagenet_jax.retrieval import words
 from imagenet_jax.retrieval.store import Predictions

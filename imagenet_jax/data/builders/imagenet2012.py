@@ -9,7 +9,7 @@ import re
 
 import tensorflow_datasets as tfds
 
-from imagenet_jax.data import classes
+from imagenet_jax.data.labels import classes
 from imagenet_jax.data.shards import DataSet
 from imagenet_jax.data.storage.archives import Listing, Progress, members
 from imagenet_jax.data.storage.encoding import Encoding

@@ -6,8 +6,8 @@ classes. A and R hold 200 classes each, and these are all that their data sets h
 
 import pathlib
 
-from imagenet_jax.data import classes
-from imagenet_jax.data.papers import CORRUPTIONS, EXTRA, SETS, SEVERITIES
+from imagenet_jax.data.labels import classes
+from imagenet_jax.data.labels.papers import CORRUPTIONS, EXTRA, SETS, SEVERITIES
 from imagenet_jax.data.shards import DataSet
 from imagenet_jax.data.storage.archives import Listing, Progress, class_folders, members
 from imagenet_jax.data.storage.entries import Entries

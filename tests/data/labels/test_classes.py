@@ -1,6 +1,6 @@
 import tensorflow_datasets as tfds
 
-from imagenet_jax.data import classes
+from imagenet_jax.data.labels import classes
 
 
 def test_the_table_has_the_official_labels_in_the_official_order():

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from imagenet_jax.data import relabels
-from imagenet_jax.data.classes import wnids
+from imagenet_jax.data.labels import relabels
+from imagenet_jax.data.labels.classes import wnids
 from imagenet_jax.errors import UserError
 
 

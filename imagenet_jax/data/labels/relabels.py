@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from imagenet_jax.data import classes
+from imagenet_jax.data.labels import classes
 from imagenet_jax.data.storage import remote
 from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.data.storage.remote import Url

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from imagenet_jax.data import classes
-from imagenet_jax.data.hierarchy import Hierarchy, Synset, depths_of, imagenet1k
+from imagenet_jax.data.labels import classes
+from imagenet_jax.data.labels.hierarchy import Hierarchy, Synset, depths_of, imagenet1k
 
 DOG, BIRD, VEHICLE, ENTITY = "n02084071", "n01503061", "n04524313", "n00001740"
 TENCH, GOLDFISH, TOILET_TISSUE, CRANE_BIRD, CRANE_MACHINE = "n01440764", "n01443537", "n15075141", "n02012849", "n03126707"

@@ -10,8 +10,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from imagenet_jax.data import classes
-from imagenet_jax.data.hierarchy import Hierarchy, Synset, imagenet1k
+from imagenet_jax.data.labels import classes
+from imagenet_jax.data.labels.hierarchy import Hierarchy, Synset, imagenet1k
 from imagenet_jax.errors import UserError
 
 NOUNS = "data.noun"

@@ -1,6 +1,6 @@
-"""Make `data/imagenet_classes.tsv` from WordNet 3.0. Run once by a developer; the result is in the repository.
+"""Make `imagenet_classes.tsv` from WordNet 3.0. Run once by a developer; the result is in the repository.
 
-    python -m imagenet_jax.data.builders.make_imagenet_classes /usr/share/wordnet/data.noun
+    python -m imagenet_jax.data.labels.make_imagenet_classes /usr/share/wordnet/data.noun
 
 The file is part of WordNet 3.0 (Debian package wordnet-base). A wnid is the letter n and a synset's offset in it.
 """
@@ -11,7 +11,7 @@ import sys
 
 import tensorflow_datasets as tfds
 
-TABLE = pathlib.Path(__file__).parent.parent / "imagenet_classes.tsv"
+TABLE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
 LICENSE = TABLE.parent / "LICENSE.wordnet"
 LICENSE_LINES = 29  # data.noun opens with the licence, each line numbered in four columns
 

@@ -1,7 +1,7 @@
 """Readable names for ImageNet's classes.
 
 The table (`imagenet_classes.tsv`: wnid, name, in the official label order) is derived from WordNet 3.0 by
-`builders/make_imagenet_classes.py`; WordNet's licence lies beside it. No two of its names are the same.
+`make_imagenet_classes.py`; WordNet's licence lies beside it. No two of its names are the same.
 """
 
 import functools
@@ -33,5 +33,5 @@ def wnids_of(names: Sequence[str]) -> list[str] | None:
 
 @functools.cache
 def _table() -> dict[str, str]:
-    text = importlib.resources.files("imagenet_jax.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
+    text = importlib.resources.files("imagenet_jax.data.labels").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8")
     return dict(line.split("\t") for line in text.splitlines())

@@ -2,7 +2,7 @@
 
 It is a graph without cycles and no tree: 75 of its 1,860 synsets have several parents, so categories are sets of classes, never
 counted along paths. The table (`imagenet_hierarchy.tsv`: wnid, parents, words) is derived from WordNet 3.0 by
-`builders/make_hierarchy.py`; WordNet's licence lies beside it. `wordnet.py` makes the hierarchy of other classes.
+`make_hierarchy.py`; WordNet's licence lies beside it. `wordnet.py` makes the hierarchy of other classes.
 """
 
 import functools
@@ -92,7 +92,7 @@ def depths_of(parents: np.ndarray) -> np.ndarray:
 @functools.cache
 def imagenet1k() -> Hierarchy:
     """The 1000 classes of ILSVRC 2012 and everything above them, up to 'entity' (n00001740)."""
-    text = importlib.resources.files("imagenet_jax.data").joinpath(TABLE).read_text(encoding="utf-8")
+    text = importlib.resources.files("imagenet_jax.data.labels").joinpath(TABLE).read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines())
     return Hierarchy({wnid: Synset(tuple(parents.split()), tuple(words.split(", "))) for wnid, parents, words in rows})
 

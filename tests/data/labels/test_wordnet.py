@@ -2,8 +2,8 @@
 
 import pytest
 
-from imagenet_jax.data import classes, wordnet
-from imagenet_jax.data.hierarchy import Synset, imagenet1k, lines_of
+from imagenet_jax.data.labels import classes, wordnet
+from imagenet_jax.data.labels.hierarchy import Synset, imagenet1k, lines_of
 from imagenet_jax.errors import UserError
 
 ENTITY, LEO = "n00001740", "n00000020"
