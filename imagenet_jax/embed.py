@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from imagenet_jax import cli, loop, runtime, sharding
 from imagenet_jax.data import photos
-from imagenet_jax.data.records import Record
-from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.data.reading.records import Record
+from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage import locate
 from imagenet_jax.embedder import Embedder
 from imagenet_jax.errors import UserError

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagenet_jax import cli, distributed, infer, processes, record, runtime, sharding, suite
 from imagenet_jax.data.labels.classes import readable, wnids
-from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage import locate
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import LOGITS, Counts, Evaluator, figures

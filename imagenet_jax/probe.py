@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from imagenet_jax import cli, infer, loop, runtime, sharding, step
 from imagenet_jax.data import loader, order
-from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage import locate
 from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.logs import write_json

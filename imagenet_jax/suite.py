@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import infer, loop, runtime
-from imagenet_jax.data import sources
 from imagenet_jax.data.labels import papers, relabels
-from imagenet_jax.data.sources import Source, open_source
+from imagenet_jax.data.reading import sources
+from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Counts, Evaluator, figures

@@ -15,7 +15,7 @@ from imagenet_jax import build, checkpoint, hlo, sharding, tree
 from imagenet_jax import config as configs
 from imagenet_jax import step as steps
 from imagenet_jax.data import decode, loader
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Counts, Evaluator
 from imagenet_jax.plan import Plan

@@ -9,7 +9,7 @@ import pytest
 from imagenet_jax import convert, evaluate, infer, sharding, train
 from imagenet_jax.data import order
 from imagenet_jax.data.labels.classes import wnids
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluator import Evaluator
 

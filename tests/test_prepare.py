@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_jax import cli, prepare
-from imagenet_jax.data import shards, sources
+from imagenet_jax.data import shards
+from imagenet_jax.data.reading import sources
 from imagenet_jax.errors import UserError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax import convert, infer, models, probe, sharding
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import names, weights
 

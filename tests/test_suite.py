@@ -13,7 +13,7 @@ from imagenet_jax.data import decode
 from imagenet_jax.data.augment import central
 from imagenet_jax.data.labels import papers, relabels
 from imagenet_jax.data.labels.classes import readable, wnids
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import names, weights
 

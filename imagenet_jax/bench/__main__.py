@@ -95,7 +95,7 @@ def _input(flags: argparse.Namespace) -> int:
     from imagenet_jax.bench import input as bench
     from imagenet_jax.bench.contestants import visible_cores
     from imagenet_jax.data import decode
-    from imagenet_jax.data.sources import open_source
+    from imagenet_jax.data.reading.sources import open_source
     from imagenet_jax.data.storage import locate
 
     engines, same = flags.engines or list(decode.ENGINES), config.default().data.decoder
@@ -131,7 +131,7 @@ def _feed(flags: argparse.Namespace) -> int:
     from imagenet_jax import config
     from imagenet_jax.bench.feed import Fed, feed
     from imagenet_jax.data import decode, loader
-    from imagenet_jax.data.sources import open_source
+    from imagenet_jax.data.reading.sources import open_source
     from imagenet_jax.data.storage import locate
 
     default = config.resolve(config.default())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from imagenet_jax.bench.ours import VIEW
 from imagenet_jax.data import augment, loader
-from imagenet_jax.data.records import Source
+from imagenet_jax.data.reading.records import Source
 
 WARM = 2  # batches before the clock starts, which pay for imports and for filling the prefetch buffer
 REPORTS = 10  # over the time

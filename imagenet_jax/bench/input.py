@@ -20,7 +20,7 @@ from imagenet_jax.bench import stats
 from imagenet_jax.bench.contestants import PINNED, Absent, Contestant, Failed, visible_cores
 from imagenet_jax.bench.task import Task
 from imagenet_jax.data import decode
-from imagenet_jax.data.records import Source
+from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import UserError
 
 ORIGINAL, MARKED, SMALL = "original", "marked", "small"  # the flags' data sets

@@ -12,7 +12,7 @@ import numpy as np
 import imagenet_jax
 from imagenet_jax.bench.task import Square, Task, ViewOf
 from imagenet_jax.data import augment, decode, loader
-from imagenet_jax.data.records import Record, Source
+from imagenet_jax.data.reading.records import Record, Source
 
 VIEW = (("random_resized_crop", {}), ("flip", {}))
 ANY_ENGINE = "opencv"  # where nothing is decoded

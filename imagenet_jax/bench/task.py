@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax.data import augment, order
-from imagenet_jax.data.records import Source
+from imagenet_jax.data.reading.records import Source
 
 ViewOf = Callable[[int, int], augment.View]  # (height, width) -> view
 Square = Callable[[bytes, ViewOf], np.ndarray]  # -> uint8 (size, size, 3)

@@ -16,7 +16,7 @@ import numpy as np
 
 from imagenet_jax.data import decode, order
 from imagenet_jax.data.augment import Chain, View, central
-from imagenet_jax.data.records import Source
+from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError
 
 IMAGES_A_TASK = 4  # hand-over to a thread costs about as much as 5 % of one decode; more an image would starve small batches

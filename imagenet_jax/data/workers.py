@@ -19,7 +19,7 @@ import numpy as np
 
 from imagenet_jax.data import decode, loader
 from imagenet_jax.data.loader import Batch, Pixels, Rows, Views
-from imagenet_jax.data.records import Source
+from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError
 
 CAUSES = {

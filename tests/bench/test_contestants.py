@@ -14,8 +14,8 @@ from imagenet_jax.bench import contestants, table
 from imagenet_jax.bench import input as bench
 from imagenet_jax.bench.contestants import Absent, Contestant, Failed
 from imagenet_jax.bench.task import Task
-from imagenet_jax.data.records import Record
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.records import Record
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="affinity and /proc are Linux's")

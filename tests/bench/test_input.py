@@ -8,7 +8,7 @@ from PIL import Image
 from imagenet_jax.bench import __main__ as command
 from imagenet_jax.bench import input as bench
 from imagenet_jax.bench.contestants import Absent, Failed
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 
 SETTINGS = bench.Settings(16, 4, 3, 0.01, 4)

@@ -6,7 +6,7 @@ import pytest
 from imagenet_jax.bench import input as bench
 from imagenet_jax.bench.peers import opencv, pillow_processes
 from imagenet_jax.bench.task import Task, draw_view
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 
 
 @pytest.mark.parametrize("peer", [opencv, pillow_processes])

@@ -10,7 +10,7 @@ from PIL import Image
 from imagenet_jax.bench import quality
 from imagenet_jax.bench.peers import opencv, pillow_processes
 from imagenet_jax.bench.task import Task, draw_view
-from imagenet_jax.data.records import Record, Source
+from imagenet_jax.data.reading.records import Record, Source
 
 
 def encoded(size, seed=0, scale=4):

@@ -10,8 +10,9 @@ from PIL import Image
 import imagenet_jax.data
 from imagenet_jax import cli
 from imagenet_jax import prepare as command
-from imagenet_jax.data import order, prepare, shards, sources
+from imagenet_jax.data import order, prepare, shards
 from imagenet_jax.data.labels.classes import wnids
+from imagenet_jax.data.reading import sources
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.data.verify import verify

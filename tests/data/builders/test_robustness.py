@@ -4,7 +4,7 @@ import pytest
 
 from imagenet_jax import cli, prepare, suite
 from imagenet_jax.data.labels import classes, papers
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 
 WNIDS = classes.wnids()

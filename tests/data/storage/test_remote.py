@@ -11,7 +11,7 @@ from typing import ClassVar
 import fsspec
 import pytest
 
-from imagenet_jax.data.sources import find, open_source
+from imagenet_jax.data.reading.sources import find, open_source
 from imagenet_jax.data.storage import locate, remote
 from imagenet_jax.data.storage.remote import Stat, Url
 from imagenet_jax.errors import RunError, UserError

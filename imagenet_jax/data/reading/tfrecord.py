@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from imagenet_jax.data.crc32c import crc32c, crc32c_of_words, masked
+from imagenet_jax.data.reading.crc32c import crc32c, crc32c_of_words, masked
 from imagenet_jax.data.storage.files import Files
 from imagenet_jax.data.storage.remote import Stat
 from imagenet_jax.errors import UserError

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_jax.data import order, tfrecord
-from imagenet_jax.data.crc32c import crc32c_of_words, masked
+from imagenet_jax.data import order
+from imagenet_jax.data.reading import tfrecord
+from imagenet_jax.data.reading.crc32c import crc32c_of_words, masked
 from imagenet_jax.data.storage.remote import Stat
 
 RECORDS, SHARDS, CLASSES = 14_197_122, 2_048, 21_841
@@ -19,7 +20,7 @@ WRITTEN = 3_000  # records that really are there: those at the start of epoch 0,
 MEASURE = """
 import re, sys, time, pathlib
 from imagenet_jax.data import order
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading.sources import open_source
 import tensorflow_datasets, array_record.python.array_record_data_source
 
 def resident():  # MB: of this process alone, and of mapped files, which all processes share

@@ -4,9 +4,9 @@ import multiprocessing
 import pytest
 
 from imagenet_jax import config, train
-from imagenet_jax.data import cache
-from imagenet_jax.data.cache import CachedRecords, available_memory, cached
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading import cache
+from imagenet_jax.data.reading.cache import CachedRecords, available_memory, cached
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 
 

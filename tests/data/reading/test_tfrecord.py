@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from imagenet_jax.data import tfrecord
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading import tfrecord
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import RunError, UserError
 
 INDEX = "train.tfrecord_index.npy"

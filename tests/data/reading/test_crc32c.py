@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imagenet_jax.data.crc32c import crc32c, crc32c_of_words, masked
+from imagenet_jax.data.reading.crc32c import crc32c, crc32c_of_words, masked
 
 
 def by_bits(data):

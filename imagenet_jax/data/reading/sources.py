@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imagenet_jax.data import folders, order, tfrecord
-from imagenet_jax.data.examples import make_parser
+from imagenet_jax.data import order
 from imagenet_jax.data.labels.classes import readable
-from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
+from imagenet_jax.data.reading import folders, tfrecord
+from imagenet_jax.data.reading.examples import make_parser
+from imagenet_jax.data.reading.records import AS_THEY_CAME, Record, Source
 from imagenet_jax.data.storage import locate, remote
 from imagenet_jax.data.storage.encoding import is_config
 from imagenet_jax.data.storage.files import allow_open_files

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_jax.data import sources
-from imagenet_jax.data.sources import ExampleRecords, find, open_source
+from imagenet_jax.data.reading import sources
+from imagenet_jax.data.reading.sources import ExampleRecords, find, open_source
 from imagenet_jax.errors import RunError, UserError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from imagenet_jax.data import order
 from imagenet_jax.data.labels.classes import readable
-from imagenet_jax.data.records import AS_THEY_CAME, Record, Source
+from imagenet_jax.data.reading.records import AS_THEY_CAME, Record, Source
 from imagenet_jax.data.storage import archives, locate, remote
 from imagenet_jax.data.storage.locate import Place
 from imagenet_jax.data.storage.remote import Url

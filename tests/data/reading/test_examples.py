@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_jax.data.examples import make_parser, parse_example
+from imagenet_jax.data.reading.examples import make_parser, parse_example
 
 WANTED = (b"image", b"label", b"file_name")
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from imagenet_jax.data import folders
-from imagenet_jax.data.records import AS_THEY_CAME
-from imagenet_jax.data.sources import open_source
+from imagenet_jax.data.reading import folders
+from imagenet_jax.data.reading.records import AS_THEY_CAME
+from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import RunError, UserError
 
 NOWHERE = pathlib.Path("/nonexistent")  # a plain folder is no part of a data directory

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
-from imagenet_jax.data.records import Record, Records, Source
+from imagenet_jax.data.reading.records import Record, Records, Source
 from imagenet_jax.errors import UserError
 
 HEADROOM = 1.1
