@@ -60,7 +60,7 @@ def default() -> Config:
     for key, value in PREPROCESSING.items():
         c[key] = config_dict.placeholder(type(value))
     c.train_sizes = ()  # of training views: ((from this epoch on, pixels), ...), each size compiled once; (): image_size
-    c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augment.py
+    c.augment = ()  # the training view, in order: ((name, {setting: value}), ...), names from data/augmentation/augment.py
     c.repeats = 1  # views of an image in a row; an epoch keeps its length and shows 1 / repeats of the images
     c.data = config_dict.ConfigDict()
     c.data.decoder = "opencv"  # or numba (faster, needs the extra [fast]), pillow; they differ in pixels: frozen with the run

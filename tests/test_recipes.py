@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from imagenet_jax import build, config, configs, models, recipes, tree
-from imagenet_jax.data import augment
+from imagenet_jax.data.augmentation import augment
 from imagenet_jax.models.published import PUBLISHED
 from imagenet_jax.optim import masks
 from imagenet_jax.plan import Plan

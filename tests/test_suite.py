@@ -10,7 +10,7 @@ from PIL import Image
 
 from imagenet_jax import cli, evaluate, infer, models, prepare, sharding, suite
 from imagenet_jax.data import decode
-from imagenet_jax.data.augment import central
+from imagenet_jax.data.augmentation.augment import central
 from imagenet_jax.data.labels import papers, relabels
 from imagenet_jax.data.labels.classes import readable, wnids
 from imagenet_jax.data.reading.sources import open_source

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax.bench.task import Square, draw_view
-from imagenet_jax.data.augment import View
+from imagenet_jax.data.augmentation.augment import View
 
 SHRINKS = (
     1.3  # crops this much larger than the square on both sides count as shrinking: there a resize that does not average aliases

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import augment, order
+from imagenet_jax.data import order
+from imagenet_jax.data.augmentation import augment
 from imagenet_jax.data.reading.records import Source
 
 ViewOf = Callable[[int, int], augment.View]  # (height, width) -> view

@@ -21,7 +21,7 @@ import PIL
 from PIL import Image
 
 from imagenet_jax.data import resize
-from imagenet_jax.data.augment import View
+from imagenet_jax.data.augmentation.augment import View
 from imagenet_jax.data.jpeg import cut
 from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.errors import UserError, unknown

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 from imagenet_jax.data import decode, order
-from imagenet_jax.data.augment import Chain, View, central
+from imagenet_jax.data.augmentation.augment import Chain, View, central
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError
 

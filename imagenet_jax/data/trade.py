@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.data.augment import View, random_resized_crop
+from imagenet_jax.data.augmentation.augment import View, random_resized_crop
 from imagenet_jax.data.jpeg import cut
 from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import grey_or_rgb

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import decode, loader, order
-from imagenet_jax.data.augment import central, chain
+from imagenet_jax.data.augmentation.augment import central, chain
 from imagenet_jax.data.loader import Pixels, Rows, eval_batches, train_batches
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords

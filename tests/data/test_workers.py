@@ -13,7 +13,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import decode, workers
-from imagenet_jax.data.augment import chain
+from imagenet_jax.data.augmentation.augment import chain
 from imagenet_jax.data.loader import Pixels, Rows, eval_batches, train_batches
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords
@@ -175,7 +175,7 @@ def test_closing_early_leaves_nothing_behind(source, started):
 SCRIPT = """
 import pickle, signal, sys
 from imagenet_jax.data import decode, workers
-from imagenet_jax.data.augment import chain
+from imagenet_jax.data.augmentation.augment import chain
 from imagenet_jax.data.loader import Pixels, Rows, train_batches
 
 if __name__ == "__main__":

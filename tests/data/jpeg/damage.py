@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 from imagenet_jax.data import decode, restart
-from imagenet_jax.data.augment import View
+from imagenet_jax.data.augmentation.augment import View
 from imagenet_jax.data.jpeg import crop
 from imagenet_jax.data.jpeg import header as headers
 

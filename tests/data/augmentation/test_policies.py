@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from imagenet_jax.data import policies
+from imagenet_jax.data.augmentation import policies
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError
 

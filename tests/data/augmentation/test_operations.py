@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from imagenet_jax.data import operations as ops
+from imagenet_jax.data.augmentation import operations as ops
 from imagenet_jax.errors import UserError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imagenet_jax.data import operations as ops
+from imagenet_jax.data.augmentation import operations as ops
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError
 

@@ -5,9 +5,9 @@ import statistics
 import numpy as np
 import pytest
 
-from imagenet_jax.data import operations as ops
-from imagenet_jax.data import transforms
-from imagenet_jax.data.augment import chain
+from imagenet_jax.data.augmentation import operations as ops
+from imagenet_jax.data.augmentation import transforms
+from imagenet_jax.data.augmentation.augment import chain
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError
 

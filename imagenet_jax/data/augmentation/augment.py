@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imagenet_jax.data.augmentation.policies import check
+from imagenet_jax.data.augmentation.transforms import TRANSFORMS
 from imagenet_jax.data.order import Draws
-from imagenet_jax.data.policies import check
-from imagenet_jax.data.transforms import TRANSFORMS
 from imagenet_jax.errors import UserError, unknown
 
 

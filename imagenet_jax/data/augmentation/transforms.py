@@ -12,10 +12,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from imagenet_jax.data import operations as ops
-from imagenet_jax.data import policies
+from imagenet_jax.data.augmentation import operations as ops
+from imagenet_jax.data.augmentation import policies
+from imagenet_jax.data.augmentation.policies import check
 from imagenet_jax.data.order import Draws
-from imagenet_jax.data.policies import check
 from imagenet_jax.errors import unknown
 
 RGB = tuple[float, float, float]
