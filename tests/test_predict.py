@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from imagenet_jax import infer, predict, sharding
-from imagenet_jax.data import decode
 from imagenet_jax.data.augmentation.augment import central
 from imagenet_jax.data.labels import hierarchy
 from imagenet_jax.data.labels.classes import readable, wnids
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.errors import UserError
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from imagenet_jax import cli, evaluate, infer, models, prepare, sharding, suite
-from imagenet_jax.data import decode
 from imagenet_jax.data.augmentation.augment import central
 from imagenet_jax.data.labels import papers, relabels
 from imagenet_jax.data.labels.classes import readable, wnids
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import names, weights

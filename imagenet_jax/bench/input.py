@@ -19,7 +19,7 @@ from imagenet_jax import runtime
 from imagenet_jax.bench import stats
 from imagenet_jax.bench.contestants import PINNED, Absent, Contestant, Failed, visible_cores
 from imagenet_jax.bench.task import Task
-from imagenet_jax.data import decode
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import UserError
 

@@ -99,7 +99,7 @@ def _marked(verdict: Verdict) -> Verdict:
         return verdict
     if not verdict.data.startswith(b"\xff\xd8"):
         return verdict._replace(unmarked="no JPEG")
-    from imagenet_jax.data import restart  # numba behind it takes a second to import
+    from imagenet_jax.data.pixels.jpeg import restart  # numba behind it takes a second to import
 
     try:
         return verdict._replace(data=restart.add_markers(verdict.data))
@@ -112,7 +112,7 @@ def check_markers() -> None:
     try:
         buffer = io.BytesIO()
         Image.new("RGB", (32, 32)).save(buffer, "JPEG")
-        from imagenet_jax.data import restart
+        from imagenet_jax.data.pixels.jpeg import restart
 
         restart.add_markers(buffer.getvalue())
     except ImportError as error:

@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from imagenet_jax.data import decode, order
+from imagenet_jax.data import order
 from imagenet_jax.data.augmentation.augment import Chain, View, central
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imagenet_jax import logs, models, tree
-from imagenet_jax.data import decode
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.pretrained import names, safetensors, torch_files
 

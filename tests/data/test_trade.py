@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import imagenet_jax.data
+import imagenet_jax.data.pixels.jpeg
 from imagenet_jax.data import trade
 from imagenet_jax.data.builders.folder import data_set
-from imagenet_jax.data.jpeg import header as headers
 from imagenet_jax.data.judge import judge
+from imagenet_jax.data.pixels.jpeg import header as headers
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.data.trade import SAMPLE, measure
@@ -60,8 +60,8 @@ def test_crops_are_cut_at_the_markers(entries, bytes_for_seconds, monkeypatch):
         return buffer.getvalue()
 
     stub = types.SimpleNamespace(add_markers=add_markers)
-    monkeypatch.setitem(sys.modules, "imagenet_jax.data.restart", stub)
-    monkeypatch.setattr(imagenet_jax.data, "restart", stub, raising=False)
+    monkeypatch.setitem(sys.modules, "imagenet_jax.data.pixels.jpeg.restart", stub)
+    monkeypatch.setattr(imagenet_jax.data.pixels.jpeg, "restart", stub, raising=False)
     found = traded(entries, Encoding(restart_markers=True))
     assert 0.9 < found.speed < 1.1
     assert found.crops > 1.2 * found.speed

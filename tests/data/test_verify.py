@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import imagenet_jax.data
+import imagenet_jax.data.pixels.jpeg
 from imagenet_jax import cli
 from imagenet_jax import prepare as command
 from imagenet_jax.data import order, prepare, shards
@@ -23,8 +23,8 @@ MARKED = Encoding(restart_markers=True)
 
 def stand_in(monkeypatch, add_markers):
     stub = types.SimpleNamespace(add_markers=add_markers)
-    monkeypatch.setitem(sys.modules, "imagenet_jax.data.restart", stub)
-    monkeypatch.setattr(imagenet_jax.data, "restart", stub, raising=False)
+    monkeypatch.setitem(sys.modules, "imagenet_jax.data.pixels.jpeg.restart", stub)
+    monkeypatch.setattr(imagenet_jax.data.pixels.jpeg, "restart", stub, raising=False)
 
 
 def comment(data):

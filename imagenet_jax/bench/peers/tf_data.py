@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
 
 from imagenet_jax.bench.task import Square, Task, ViewOf, draw_view
-from imagenet_jax.data import decode
+from imagenet_jax.data.pixels import decode
 
 VIEWS = 64  # boxes an image
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import imagenet_jax.data
+import imagenet_jax.data.pixels.jpeg
 from imagenet_jax.data.judge import check_markers, judge
 from imagenet_jax.data.storage.encoding import PLAIN, Encoding, choose, shrunk
 from imagenet_jax.errors import UserError
@@ -114,8 +114,8 @@ def markers(monkeypatch):
         return data[:2] + b"\xff\xfe\x00\x06mark" + data[2:]
 
     stub = types.SimpleNamespace(add_markers=add_markers)
-    monkeypatch.setitem(sys.modules, "imagenet_jax.data.restart", stub)
-    monkeypatch.setattr(imagenet_jax.data, "restart", stub, raising=False)
+    monkeypatch.setitem(sys.modules, "imagenet_jax.data.pixels.jpeg.restart", stub)
+    monkeypatch.setattr(imagenet_jax.data.pixels.jpeg, "restart", stub, raising=False)
 
 
 def test_markers_go_into_what_is_stored_and_what_cannot_have_them_is_kept_and_counted(make_image, markers):
@@ -132,7 +132,7 @@ def test_markers_go_into_what_is_stored_and_what_cannot_have_them_is_kept_and_co
 
 
 def test_markers_without_numba_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "imagenet_jax.data.restart", None)
-    monkeypatch.delattr(imagenet_jax.data, "restart", raising=False)
+    monkeypatch.setitem(sys.modules, "imagenet_jax.data.pixels.jpeg.restart", None)
+    monkeypatch.delattr(imagenet_jax.data.pixels.jpeg, "restart", raising=False)
     with pytest.raises(UserError, match=r"pip install 'imagenet_jax\[prepare\]'"):
         check_markers()

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from imagenet_jax.data.jpeg import codes, colours, entropy
-from imagenet_jax.data.jpeg.cut import region_of
-from imagenet_jax.data.jpeg.header import Component, Header
+from imagenet_jax.data.pixels.jpeg import codes, colours, entropy
+from imagenet_jax.data.pixels.jpeg.cut import region_of
+from imagenet_jax.data.pixels.jpeg.header import Component, Header
 
 KEPT = 1 << 20  # bytes of the largest array that a thread keeps: larger images would hold ever more memory through the run
 

@@ -9,7 +9,7 @@ Each row is resized across once, into four 16-bit numbers a pixel, and two of th
 import numpy as np
 from numba import njit
 
-from imagenet_jax.data.jpeg.machine import across_four, down_eight
+from imagenet_jax.data.pixels.jpeg.machine import across_four, down_eight
 
 _I = np.int64
 

@@ -20,10 +20,10 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from imagenet_jax.data import resize
 from imagenet_jax.data.augmentation.augment import View
-from imagenet_jax.data.jpeg import cut
-from imagenet_jax.data.jpeg import header as headers
+from imagenet_jax.data.pixels import resize
+from imagenet_jax.data.pixels.jpeg import cut
+from imagenet_jax.data.pixels.jpeg import header as headers
 from imagenet_jax.errors import UserError, unknown
 
 MAX_PIXELS = 64_000_000  # the default limit; the largest image of ImageNet has 38 million
@@ -195,8 +195,8 @@ def _numba() -> Engine:
         raise UserError("decoder 'numba' needs numba, which is not installed: pip install 'imagenet_jax[fast]', or use 'opencv'.")
     import numba
 
-    from imagenet_jax.data import linear  # after the check: they import numba
-    from imagenet_jax.data.jpeg import crop as jpeg
+    from imagenet_jax.data.pixels import linear  # after the check: they import numba
+    from imagenet_jax.data.pixels.jpeg import crop as jpeg
 
     others = _opencv()
 

@@ -9,9 +9,9 @@ import PIL
 import pytest
 from PIL import Image
 
-from imagenet_jax.data import decode
 from imagenet_jax.data.augmentation.augment import View, central, random_resized_crop
 from imagenet_jax.data.order import Draws
+from imagenet_jax.data.pixels import decode
 from imagenet_jax.errors import UserError
 
 ENGINES = sorted(decode.ENGINES)

@@ -4,10 +4,10 @@ import struct
 import numpy as np
 import pytest
 
-from imagenet_jax.data import decode
-from imagenet_jax.data.jpeg import cut
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.restart import add_markers
+from imagenet_jax.data.pixels import decode
+from imagenet_jax.data.pixels.jpeg import cut
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.restart import add_markers
 
 KINDS = ["4:4:4", "4:2:2", "4:4:0", "4:2:0", "4:1:1", "grey", "cmyk", "cmyk 4:2:0", "ycck", "rgb"]
 # One pixel, less than an MCU, exactly one, a pixel more; a prime number of MCUs in a row (376: 47); tall, wide.

@@ -9,7 +9,7 @@ two coefficients at once. The bytes are hostile: the stream is followed by PADDI
 import numpy as np
 from numba import njit
 
-from imagenet_jax.data.jpeg.machine import copy_eight
+from imagenet_jax.data.pixels.jpeg.machine import copy_eight
 
 BITS = 10  # 11 and 12 decode as fast; the tables of 10 are made in half the time, and stay in the nearest cache
 MOST = 25  # bits that one look takes: of the 56 in the window 31 are left, enough for any code and its value

@@ -9,8 +9,8 @@ is called here works on addresses (machine.py), so a mistake would be a crash: t
 import numpy as np
 from numba import njit
 
-from imagenet_jax.data.jpeg.codes import BITS, KNOWN, LAST
-from imagenet_jax.data.jpeg.machine import bits_at, byte_at, float_at, idct, put_float, word_at
+from imagenet_jax.data.pixels.jpeg.codes import BITS, KNOWN, LAST
+from imagenet_jax.data.pixels.jpeg.machine import bits_at, byte_at, float_at, idct, put_float, word_at
 
 _END, _NONE = 64, 128  # in the place of a run: the block ends, and no code
 _U = np.uint64

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from imagenet_jax.data import decode
-from imagenet_jax.data.jpeg import crop
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.restart import add_markers
+from imagenet_jax.data.pixels import decode
+from imagenet_jax.data.pixels.jpeg import crop
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.restart import add_markers
 
 SUPPORTED = ["4:4:4", "4:2:2", "4:4:0", "4:2:0", "grey"]
 SIZES = [(1, 1), (7, 5), (8, 8), (17, 16), (16, 33), (61, 376), (97, 131), (200, 40)]

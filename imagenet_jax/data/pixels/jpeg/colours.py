@@ -8,7 +8,7 @@ On addresses, as in entropy.py. What is left over of 16 is computed too: rows of
 import numpy as np
 from numba import njit
 
-from imagenet_jax.data.jpeg.machine import add_rows, mix_full, mix_half
+from imagenet_jax.data.pixels.jpeg.machine import add_rows, mix_full, mix_half
 
 STEP = 16  # pixels
 SPARE = 3 * STEP  # bytes or more that must be readable behind the last plane, and writable behind the result

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagenet_jax.data import linear
+from imagenet_jax.data.pixels import linear
 
 SHAPES = [(190, 190), (120, 150), (330, 270), (224, 224), (500, 375), (2, 2), (1, 5), (97, 31), (9, 3000)]
 

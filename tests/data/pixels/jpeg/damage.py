@@ -16,10 +16,10 @@ import sys
 
 import numpy as np
 
-from imagenet_jax.data import decode, restart
 from imagenet_jax.data.augmentation.augment import View
-from imagenet_jax.data.jpeg import crop
-from imagenet_jax.data.jpeg import header as headers
+from imagenet_jax.data.pixels import decode
+from imagenet_jax.data.pixels.jpeg import crop, restart
+from imagenet_jax.data.pixels.jpeg import header as headers
 
 MOST = 1_000_000  # pixels
 

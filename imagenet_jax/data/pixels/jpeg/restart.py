@@ -1,4 +1,4 @@
-"""Restart markers for JPEGs that have none: the same coefficients written anew, so that crops can be cut out (jpeg/cut.py).
+"""Restart markers for JPEGs that have none: the same coefficients written anew, so that crops can be cut out (cut.py).
 
 Lossless: the result is decoded again and its coefficients compared before it is returned. Huffman codes are made anew for each file
 (T.81, K.2), which pays for the markers: +1.1 % in size on 603 images of ImageNet, most of it the lengths of the segments, 9 ms an
@@ -12,9 +12,9 @@ import struct
 
 import numpy as np
 
-from imagenet_jax.data.jpeg import crop, cut, encode, entropy
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.jpeg.header import Header
+from imagenet_jax.data.pixels.jpeg import crop, cut, encode, entropy
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.header import Header
 
 TARGET = 64  # pixels between markers
 LEAST = 24  # pixels; with less, the markers and the absolute DC values behind them cost more than 5 % in size

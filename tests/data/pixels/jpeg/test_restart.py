@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from imagenet_jax.data import decode, restart
-from imagenet_jax.data.jpeg import cut
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.restart import add_markers, choose_interval, optimal_code
+from imagenet_jax.data.pixels import decode
+from imagenet_jax.data.pixels.jpeg import cut, restart
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.restart import add_markers, choose_interval, optimal_code
 
 KINDS = ["4:4:4", "4:2:2", "4:4:0", "4:2:0", "4:1:1", "grey", "cmyk", "cmyk 4:2:0", "ycck", "rgb"]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from imagenet_jax.data import decode, resize
+from imagenet_jax.data.pixels import decode, resize
 
 
 def psnr(a, b):

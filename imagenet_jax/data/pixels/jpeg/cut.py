@@ -8,8 +8,8 @@ import struct
 
 import numpy as np
 
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.jpeg.header import Header
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.header import Header
 
 # A header segment of our own: the bytes of each restart segment, so that nobody need search for the markers (70 us an image).
 # Others pass over it. It is checked against the markers themselves before it is believed.

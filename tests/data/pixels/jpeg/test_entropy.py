@@ -3,10 +3,9 @@ import struct
 import numpy as np
 import pytest
 
-from imagenet_jax.data import restart
-from imagenet_jax.data.jpeg import crop
-from imagenet_jax.data.jpeg import header as headers
-from imagenet_jax.data.jpeg.codes import BITS
+from imagenet_jax.data.pixels.jpeg import crop, restart
+from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.pixels.jpeg.codes import BITS
 
 
 def canonical(lengths):

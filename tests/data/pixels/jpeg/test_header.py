@@ -2,8 +2,8 @@ import struct
 
 import pytest
 
-from imagenet_jax.data import decode
-from imagenet_jax.data.jpeg import header as headers
+from imagenet_jax.data.pixels import decode
+from imagenet_jax.data.pixels.jpeg import header as headers
 
 
 def frame_at(data):
