@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagenet_jax import cli, loop, runtime, sharding
-from imagenet_jax.data import photos
+from imagenet_jax.data.batches import photos
 from imagenet_jax.data.reading.records import Record
 from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage import locate

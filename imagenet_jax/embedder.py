@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import finetune, infer, sharding, step
-from imagenet_jax.data import photos
+from imagenet_jax.data.batches import photos
 from imagenet_jax.errors import RunError, UserError
 from imagenet_jax.retrieval.store import Index, Predictions
 

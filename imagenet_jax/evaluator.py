@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from imagenet_jax import loop, runtime, sharding
 from imagenet_jax import step as steps
-from imagenet_jax.data import loader, order
+from imagenet_jax.data import order
 from imagenet_jax.data.augmentation.augment import central
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.sources import Source
 from imagenet_jax.errors import RunError

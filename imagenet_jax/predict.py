@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from imagenet_jax import cli, infer, loop, runtime, sharding, step
-from imagenet_jax.data import photos
+from imagenet_jax.data.batches import photos
 from imagenet_jax.data.labels import classes, hierarchy
 from imagenet_jax.errors import UserError
 from imagenet_jax.logs import write_json

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from imagenet_jax import cli, infer, loop, runtime, sharding, step
-from imagenet_jax.data import loader, order
+from imagenet_jax.data import order
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.reading.sources import Source, open_source
 from imagenet_jax.data.storage import locate
 from imagenet_jax.errors import RunError, UserError

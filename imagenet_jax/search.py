@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax import cli, embedder, runtime
-from imagenet_jax.data import photos
+from imagenet_jax.data.batches import photos
 from imagenet_jax.errors import UserError
 from imagenet_jax.logs import write_json
 from imagenet_jax.retrieval import approximate, exact, words

@@ -17,8 +17,8 @@ from imagenet_jax import config as configs
 from imagenet_jax import evaluate as evaluation
 from imagenet_jax import step as steps
 from imagenet_jax.checkpoint import Checkpoints
-from imagenet_jax.data import loader
 from imagenet_jax.data.augmentation import augment
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading import sources
 from imagenet_jax.data.reading.cache import cached

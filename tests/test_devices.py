@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from imagenet_jax import build, checkpoint, hlo, sharding, tree
 from imagenet_jax import config as configs
 from imagenet_jax import step as steps
-from imagenet_jax.data import loader
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.sources import open_source
 from imagenet_jax.errors import UserError

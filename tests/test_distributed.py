@@ -89,7 +89,7 @@ def numbers(workdir):
 
 SLOW = """
 import time
-from imagenet_jax.data import loader
+from imagenet_jax.data.batches import loader
 
 def slow(batches):
     for batch in batches:

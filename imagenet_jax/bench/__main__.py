@@ -130,7 +130,7 @@ def _input(flags: argparse.Namespace) -> int:
 def _feed(flags: argparse.Namespace) -> int:
     from imagenet_jax import config
     from imagenet_jax.bench.feed import Fed, feed
-    from imagenet_jax.data import loader
+    from imagenet_jax.data.batches import loader
     from imagenet_jax.data.pixels import decode
     from imagenet_jax.data.reading.sources import open_source
     from imagenet_jax.data.storage import locate

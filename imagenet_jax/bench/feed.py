@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imagenet_jax.bench.ours import VIEW
-from imagenet_jax.data import loader
 from imagenet_jax.data.augmentation import augment
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.reading.records import Source
 
 WARM = 2  # batches before the clock starts, which pay for imports and for filling the prefetch buffer

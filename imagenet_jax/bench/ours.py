@@ -11,8 +11,8 @@ import numpy as np
 
 import imagenet_jax
 from imagenet_jax.bench.task import Square, Task, ViewOf
-from imagenet_jax.data import loader
 from imagenet_jax.data.augmentation import augment
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import Record, Source
 

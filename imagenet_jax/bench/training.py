@@ -13,8 +13,8 @@ from imagenet_jax import config, loop, runtime, sharding, train, validate
 from imagenet_jax.bench import stats
 from imagenet_jax.bench.step import Ceilings, Step, Torch, ceilings, interleaved
 from imagenet_jax.bench.table import columns
-from imagenet_jax.data import loader
 from imagenet_jax.data.augmentation import augment
+from imagenet_jax.data.batches import loader
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.storage import locate
 

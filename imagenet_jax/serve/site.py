@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax import explain, search
-from imagenet_jax.data import photos
+from imagenet_jax.data.batches import photos
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.embedder import Embedder, Query
 from imagenet_jax.errors import UserError

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_jax.data import loader, order
+from imagenet_jax.data import order
 from imagenet_jax.data.augmentation.augment import central, chain
-from imagenet_jax.data.loader import Pixels, Rows, eval_batches, train_batches
+from imagenet_jax.data.batches import loader
+from imagenet_jax.data.batches.loader import Pixels, Rows, eval_batches, train_batches
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords

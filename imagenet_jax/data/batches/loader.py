@@ -171,7 +171,7 @@ def _batches(
 ) -> Generator[Batch]:  # fmt: skip
     if not processes:
         return in_threads(source, pixels, views, rows, threads, prefetch, fresh)
-    from imagenet_jax.data import workers  # it imports this module, in each worker
+    from imagenet_jax.data.batches import workers  # it imports this module, in each worker
 
     return workers.in_processes(source, pixels, views, rows, threads, processes, prefetch)
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from imagenet_jax.data import workers
 from imagenet_jax.data.augmentation.augment import chain
-from imagenet_jax.data.loader import Pixels, Rows, eval_batches, train_batches
+from imagenet_jax.data.batches import workers
+from imagenet_jax.data.batches.loader import Pixels, Rows, eval_batches, train_batches
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords
@@ -175,10 +175,10 @@ def test_closing_early_leaves_nothing_behind(source, started):
 
 SCRIPT = """
 import pickle, signal, sys
-from imagenet_jax.data import workers
+from imagenet_jax.data.batches import workers
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.augmentation.augment import chain
-from imagenet_jax.data.loader import Pixels, Rows, train_batches
+from imagenet_jax.data.batches.loader import Pixels, Rows, train_batches
 
 if __name__ == "__main__":
     started, start = [], workers._start

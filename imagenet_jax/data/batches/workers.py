@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data import loader
-from imagenet_jax.data.loader import Batch, Pixels, Rows, Views
+from imagenet_jax.data.batches import loader
+from imagenet_jax.data.batches.loader import Batch, Pixels, Rows, Views
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError

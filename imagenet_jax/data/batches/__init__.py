@@ -1,0 +1,1 @@
+"""What the device is fed: `loader.py` for training and evaluation, `photos.py` for anybody's photographs."""
