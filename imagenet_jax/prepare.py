@@ -11,9 +11,9 @@ from imagenet_jax.data.labels import papers
 from imagenet_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from imagenet_jax.data.prepare import Result
+    from imagenet_jax.data.preparing.prepare import Result
+    from imagenet_jax.data.preparing.verify import Verified
     from imagenet_jax.data.storage.encoding import Encoding
-    from imagenet_jax.data.verify import Verified
 
 DESCRIPTION = """Write a data set to DATA_DIR/NAME[/CONFIG]/VERSION in tfds' format (array_record), from where training reads it.
 
@@ -40,7 +40,7 @@ SHOWN = 20  # names of left-out or rewritten images on the screen; metadata.json
 def main(argv: list[str]) -> int:
     """Parse, prepare, print what lies on disk. Returns the exit code."""
     flags = _parser().parse_args(argv)
-    from imagenet_jax.data import prepare
+    from imagenet_jax.data.preparing import prepare
     from imagenet_jax.data.storage import locate  # after parsing: --help need not wait for tfds
 
     data_dir = locate.local_data_dir(flags.data_dir)
@@ -139,8 +139,8 @@ def _encoding(flags: argparse.Namespace) -> Encoding:
 
 
 def _show(result: Result) -> None:
-    from imagenet_jax.data.builders import imagenet2012
     from imagenet_jax.data.labels.classes import readable
+    from imagenet_jax.data.preparing.builders import imagenet2012
 
     imagenet, published = result.name.split("/")[0] == "imagenet2012", papers.SETS.get(result.name)
     expected = imagenet2012.OFFICIAL if imagenet else {papers.SPLIT: published.images} if published else {}
@@ -199,7 +199,7 @@ def _compared(images: int, held: int, official: tuple[int, int] | None) -> str:
 
 
 def _verify(flags: argparse.Namespace, data_dir: pathlib.Path) -> int:
-    from imagenet_jax.data import prepare, verify
+    from imagenet_jax.data.preparing import prepare, verify
 
     name = flags.dataset.split("/")[0].split(":")[0]
     for flag, path, of in (("--manual_dir", flags.manual_dir, "imagenet2012"), ("--source", flags.source, "imagenet21k")):

@@ -202,7 +202,7 @@ def open_data(c: dict[str, Any], data_dir: Place) -> tuple[sources.Source, ...]:
 def prepare_digits(data_dir: pathlib.Path) -> None:
     """Prepare the embedded data set where it is absent."""
     if not sources.prepared_versions(data_dir / "digits"):
-        from imagenet_jax.data import prepare
+        from imagenet_jax.data.preparing import prepare
 
         print(f"Preparing the embedded data set, handwritten digits, in {data_dir}.", flush=True)
         prepare.prepare_digits(data_dir)

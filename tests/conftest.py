@@ -241,7 +241,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     import numpy as np
     from PIL import Image
 
-    from imagenet_jax.data.prepare import prepare_folder
+    from imagenet_jax.data.preparing.prepare import prepare_folder
 
     rng = np.random.default_rng(0)
     trees = tmp_path_factory.mktemp("tiny")

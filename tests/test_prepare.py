@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_jax import cli, prepare
-from imagenet_jax.data import shards
+from imagenet_jax.data.preparing import shards
 from imagenet_jax.data.reading import sources
 from imagenet_jax.errors import UserError
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax.data.prepare import prepare_folder
+from imagenet_jax.data.preparing.prepare import prepare_folder
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import imagenet_jax.data.pixels.jpeg
-from imagenet_jax.data.judge import check_markers, judge
+from imagenet_jax.data.preparing.judge import check_markers, judge
 from imagenet_jax.data.storage.encoding import PLAIN, Encoding, choose, shrunk
 from imagenet_jax.errors import UserError
 

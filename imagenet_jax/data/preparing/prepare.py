@@ -19,17 +19,17 @@ from typing import Any, TypeVar
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from imagenet_jax.data import shards
-from imagenet_jax.data.builders import digits, imagenet21k, imagenet2012, robustness
-from imagenet_jax.data.builders.folder import data_set, split_by_hash
-from imagenet_jax.data.judge import check_markers
 from imagenet_jax.data.labels import papers
-from imagenet_jax.data.shards import DataSet, Rows
-from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
+from imagenet_jax.data.preparing import shards
+from imagenet_jax.data.preparing.builders import digits, imagenet21k, imagenet2012, robustness
+from imagenet_jax.data.preparing.builders.folder import data_set, split_by_hash
+from imagenet_jax.data.preparing.judge import check_markers
+from imagenet_jax.data.preparing.shards import DataSet, Rows
+from imagenet_jax.data.preparing.staging import Partial, alone, check_space, folder_size
+from imagenet_jax.data.preparing.trade import Trade, measure
 from imagenet_jax.data.storage.archives import Listing, Progress, class_folders
 from imagenet_jax.data.storage.encoding import PLAIN, Encoding
 from imagenet_jax.data.storage.entries import Entries
-from imagenet_jax.data.trade import Trade, measure
 from imagenet_jax.errors import RunError, UserError
 
 OTHERS = tuple(sorted({name.split("/")[0] for name in papers.SETS}))

@@ -8,7 +8,7 @@ import pathlib
 
 from imagenet_jax.data.labels import classes
 from imagenet_jax.data.labels.papers import CORRUPTIONS, EXTRA, SETS, SEVERITIES
-from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.preparing.shards import DataSet
 from imagenet_jax.data.storage.archives import Listing, Progress, class_folders, members
 from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.errors import UserError

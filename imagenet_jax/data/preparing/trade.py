@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax.data.augmentation.augment import View, random_resized_crop
-from imagenet_jax.data.judge import grey_or_rgb
 from imagenet_jax.data.order import Draws
 from imagenet_jax.data.pixels.jpeg import cut
 from imagenet_jax.data.pixels.jpeg import header as headers
-from imagenet_jax.data.shards import DataSet, inspect
+from imagenet_jax.data.preparing.judge import grey_or_rgb
+from imagenet_jax.data.preparing.shards import DataSet, inspect
 from imagenet_jax.data.storage.encoding import PLAIN, shrunk
 from imagenet_jax.data.storage.entries import Entries
 

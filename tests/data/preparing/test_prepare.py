@@ -13,8 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from imagenet_jax.data import prepare, shards, staging
-from imagenet_jax.data.builders import imagenet2012
+from imagenet_jax.data.preparing import prepare, shards, staging
+from imagenet_jax.data.preparing.builders import imagenet2012
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.errors import RunError, UserError
 
@@ -343,7 +343,7 @@ def test_a_disk_that_is_full_from_the_start_is_left_clean(tars, tmp_path, monkey
 
 DYING = """
 import os, pathlib, sys
-from imagenet_jax.data import prepare, shards
+from imagenet_jax.data.preparing import prepare, shards
 shards.shard_count = lambda size, images: 5
 seen = []
 def judge(data, **kwargs):

@@ -10,12 +10,13 @@ from PIL import Image
 import imagenet_jax.data.pixels.jpeg
 from imagenet_jax import cli
 from imagenet_jax import prepare as command
-from imagenet_jax.data import order, prepare, shards
+from imagenet_jax.data import order
 from imagenet_jax.data.labels.classes import wnids
+from imagenet_jax.data.preparing import prepare, shards
+from imagenet_jax.data.preparing.verify import verify
 from imagenet_jax.data.reading import sources
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries
-from imagenet_jax.data.verify import verify
 from imagenet_jax.errors import UserError
 
 MARKED = Encoding(restart_markers=True)

@@ -25,8 +25,8 @@ from tensorflow_datasets.core.utils import shard_utils
 from tqdm import tqdm
 
 from imagenet_jax import __version__
-from imagenet_jax.data.judge import MAX_BYTES, Verdict, judge
-from imagenet_jax.data.staging import Partial
+from imagenet_jax.data.preparing.judge import MAX_BYTES, Verdict, judge
+from imagenet_jax.data.preparing.staging import Partial
 from imagenet_jax.data.storage.encoding import PLAIN, Encoding
 from imagenet_jax.data.storage.entries import Entries, Entry
 from imagenet_jax.errors import RunError, UserError

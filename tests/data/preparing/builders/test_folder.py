@@ -1,4 +1,4 @@
-from imagenet_jax.data.builders.folder import split_by_hash
+from imagenet_jax.data.preparing.builders.folder import split_by_hash
 from imagenet_jax.data.storage.entries import Entries
 
 

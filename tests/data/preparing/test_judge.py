@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_jax.data import judge as judge_module
-from imagenet_jax.data.judge import judge
+from imagenet_jax.data.preparing import judge as judge_module
+from imagenet_jax.data.preparing.judge import judge
 
 
 @pytest.mark.parametrize("only_jpeg", [True, False])

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 import imagenet_jax.data.pixels.jpeg
-from imagenet_jax.data import trade
-from imagenet_jax.data.builders.folder import data_set
-from imagenet_jax.data.judge import judge
 from imagenet_jax.data.pixels.jpeg import header as headers
+from imagenet_jax.data.preparing import trade
+from imagenet_jax.data.preparing.builders.folder import data_set
+from imagenet_jax.data.preparing.judge import judge
+from imagenet_jax.data.preparing.trade import SAMPLE, measure
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries
-from imagenet_jax.data.trade import SAMPLE, measure
 
 
 @pytest.fixture

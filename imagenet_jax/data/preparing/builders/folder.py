@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.preparing.shards import DataSet
 from imagenet_jax.data.storage.encoding import PLAIN, Encoding
 from imagenet_jax.data.storage.entries import Entries
 

@@ -9,8 +9,8 @@ import tarfile
 import pytest
 import tensorflow_datasets as tfds
 
-from imagenet_jax.data import prepare
-from imagenet_jax.data.builders import imagenet21k
+from imagenet_jax.data.preparing import prepare
+from imagenet_jax.data.preparing.builders import imagenet21k
 from imagenet_jax.errors import UserError
 
 LINK = tarfile.TarInfo()
@@ -151,7 +151,7 @@ def test_two_hundred_thousand_images_are_listed_in_flat_memory(tmp_path):
 
 LISTING = """
 import pathlib, resource, sys
-from imagenet_jax.data.builders import imagenet21k
+from imagenet_jax.data.preparing.builders import imagenet21k
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 start = peak()

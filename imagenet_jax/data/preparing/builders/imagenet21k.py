@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from imagenet_jax.data.shards import DataSet, Rows
+from imagenet_jax.data.preparing.shards import DataSet, Rows
 from imagenet_jax.data.storage.archives import Member, Progress, members
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries

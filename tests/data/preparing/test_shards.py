@@ -1,7 +1,7 @@
 import threading
 import time
 
-from imagenet_jax.data.shards import in_order, shard_count
+from imagenet_jax.data.preparing.shards import in_order, shard_count
 
 
 def test_results_come_in_the_order_of_the_items():

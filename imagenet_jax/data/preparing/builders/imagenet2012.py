@@ -10,7 +10,7 @@ import re
 import tensorflow_datasets as tfds
 
 from imagenet_jax.data.labels import classes
-from imagenet_jax.data.shards import DataSet
+from imagenet_jax.data.preparing.shards import DataSet
 from imagenet_jax.data.storage.archives import Listing, Progress, members
 from imagenet_jax.data.storage.encoding import Encoding
 from imagenet_jax.data.storage.entries import Entries

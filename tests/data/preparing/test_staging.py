@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imagenet_jax.data.staging import Partial, alone, check_space, folder_size
+from imagenet_jax.data.preparing.staging import Partial, alone, check_space, folder_size
 from imagenet_jax.errors import UserError
 
 

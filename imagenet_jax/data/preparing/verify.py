@@ -16,10 +16,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 from tqdm import tqdm
 
-from imagenet_jax.data.judge import FORMATS, judge
+from imagenet_jax.data.preparing.judge import FORMATS, judge
+from imagenet_jax.data.preparing.shards import Rows, in_order
 from imagenet_jax.data.reading import sources
 from imagenet_jax.data.reading.records import Record
-from imagenet_jax.data.shards import Rows, in_order
 from imagenet_jax.data.storage.entries import Entries
 from imagenet_jax.errors import RunError, UserError
 
