@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from imagenet_jax import build, checkpoint, distributed, loop, record, sharding
-from imagenet_jax.data.batches.loader import Pixels
+from imagenet_jax.data.batches.views import Pixels
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.errors import UserError
 from imagenet_jax.pretrained import weights

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from imagenet_jax import checkpoint, logs, loop, models, runtime, sharding, tree
 from imagenet_jax import config as configs
-from imagenet_jax.data.batches.loader import Pixels
+from imagenet_jax.data.batches.views import Pixels
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.sources import Source
 from imagenet_jax.data.storage.locate import Place

@@ -15,6 +15,7 @@ from imagenet_jax.bench.step import Ceilings, Step, Torch, ceilings, interleaved
 from imagenet_jax.bench.table import columns
 from imagenet_jax.data.augmentation import augment
 from imagenet_jax.data.batches import loader
+from imagenet_jax.data.batches.threads import visible_cores
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.storage import locate
 
@@ -73,7 +74,7 @@ def bench_train(chosen: config.Config, *, data_dir: locate.Place, rounds: int, s
         "steps": steps,
         "data": f"{source.dataset} {source.split}, {len(source):,} images",
         "decoder": f"{engine.name} {engine.version}",
-        "cores": loader.visible_cores(),
+        "cores": visible_cores(),
         "waits": waits,
         "rounds": {name: [batch_size / s for s in taken] for name, taken in (seconds | {"loader alone": alone}).items()},
     }

@@ -15,7 +15,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from imagenet_jax.data.augmentation.augment import View, central
-from imagenet_jax.data.batches.loader import Pixels, visible_cores
+from imagenet_jax.data.batches.threads import visible_cores
+from imagenet_jax.data.batches.views import Pixels
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Record, Source
 from imagenet_jax.errors import UserError

@@ -1,4 +1,4 @@
-"""Worker processes for hosts where one process cannot feed the accelerators: each runs the ordinary loader over its rows.
+"""Worker processes for hosts where one process cannot feed the accelerators: each runs the same threads over its rows.
 
 Pixels come back through shared memory, in as many slots as batches may be under way, and are copied out of it, so that what the
 consumer holds is nobody else's. Workers are spawned, never forked: the parent has threads and a jax runtime.
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data.batches import loader
-from imagenet_jax.data.batches.loader import Batch, Pixels, Rows, Views
+from imagenet_jax.data.batches.threads import Batch, fresh, in_threads, visible_cores
+from imagenet_jax.data.batches.views import Pixels, Rows, Views, side_at
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.errors import RunError
@@ -45,12 +45,12 @@ class Worker(NamedTuple):
 def in_processes(
     source: Source, pixels: Pixels, views: Views, rows: Rows, threads: int, processes: int, prefetch: int
 ) -> Generator[Batch]:
-    """What `loader.in_threads` gives, made by `processes` workers of `threads` threads each (0: the visible cores, shared out).
+    """What `in_threads` gives, made by `processes` workers of `threads` threads each (0: the visible cores, shared out).
 
     Raises RunError where a worker fails, dies, or says nothing for PATIENCE seconds.
     """
     processes = min(processes, rows.count)
-    threads = threads or max(1, loader.visible_cores() // processes)
+    threads = threads or max(1, visible_cores() // processes)
     bounds = [rows.count * i // processes for i in range(processes + 1)]
     workers: list[Worker] = []
     # At exit too, for a generator that nobody closes: multiprocessing waits there for children, and ours do not heed its SIGTERM.
@@ -60,8 +60,8 @@ def in_processes(
             share = Rows(rows.first + first, last - first)
             workers.append(_start(number, slice(first, last), source, pixels, views, share, threads, prefetch))
         for place, step in enumerate(views.steps):
-            side = loader.side_at(step, views.sizes, pixels)
-            image = loader.fresh((rows.count, side, side, 3))
+            side = side_at(step, views.sizes, pixels)
+            image = fresh((rows.count, side, side, 3))
             parts = [_take(worker, place, image[worker.rows]) for worker in workers]
             yield {"image": image} | {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     finally:
@@ -128,7 +128,7 @@ def _work(
     permits: Any,
     answers: connection.Connection,
 ) -> None:
-    """The worker: the ordinary loader, into shared memory."""
+    """The worker: the same threads, into shared memory."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to all at once: the parent saves first, and then ends us
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -143,7 +143,7 @@ def _work(
 
     try:
         pixels = Pixels(decode.engine(*engine), *sizes)
-        for batch in loader.in_threads(source, pixels, views, rows, threads, prefetch, free_slot):
+        for batch in in_threads(source, pixels, views, rows, threads, prefetch, free_slot):
             answers.send({key: value for key, value in batch.items() if key != "image"})
     except RunError as error:
         answers.send(error)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax.data.augmentation.augment import View, central, chain, flip, pad_crop, random_resized_crop
-from imagenet_jax.data.batches.loader import Pixels, Rows, TrainViews
+from imagenet_jax.data.batches.views import Pixels, Rows, TrainViews
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError
 

@@ -14,8 +14,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data import order
 from imagenet_jax.data.augmentation.augment import central, chain
-from imagenet_jax.data.batches import loader
-from imagenet_jax.data.batches.loader import Pixels, Rows, eval_batches, train_batches
+from imagenet_jax.data.batches.loader import eval_batches, train_batches
+from imagenet_jax.data.batches.views import Pixels, Rows
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords
@@ -285,7 +285,7 @@ def test_memory_under_way_is_bounded(source, monkeypatch, prefetch):
 
 @pytest.mark.parametrize("threads", [0, 1])
 def test_as_many_threads_as_asked_for_or_one_a_core(source, monkeypatch, threads):
-    monkeypatch.setattr(loader, "visible_cores", lambda: 2)
+    monkeypatch.setattr("imagenet_jax.data.batches.threads.visible_cores", lambda: 2)
     together = threading.Barrier(threads or 2)
 
     def meeting(*args):
@@ -301,14 +301,6 @@ def test_as_many_threads_as_asked_for_or_one_a_core(source, monkeypatch, threads
 def test_batches_are_fresh_memory(source):
     batches = list(train(source))
     assert not any(np.shares_memory(a["image"], b["image"]) for a, b in itertools.combinations(batches, 2))
-
-
-def test_visible_cores_follow_the_affinity(monkeypatch):
-    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda pid: {0, 5, 9}, raising=False)
-    assert loader.visible_cores() == 3
-    monkeypatch.delattr(loader.os, "sched_getaffinity")
-    monkeypatch.setattr(loader.os, "cpu_count", lambda: None)
-    assert loader.visible_cores() == 1
 
 
 BAD = b"no image"

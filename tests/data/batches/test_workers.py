@@ -14,7 +14,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from imagenet_jax.data.augmentation.augment import chain
 from imagenet_jax.data.batches import workers
-from imagenet_jax.data.batches.loader import Pixels, Rows, eval_batches, train_batches
+from imagenet_jax.data.batches.loader import eval_batches, train_batches
+from imagenet_jax.data.batches.views import Pixels, Rows
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.reading.records import AS_THEY_CAME, Source
 from imagenet_jax.data.reading.sources import ExampleRecords
@@ -178,7 +179,8 @@ import pickle, signal, sys
 from imagenet_jax.data.batches import workers
 from imagenet_jax.data.pixels import decode
 from imagenet_jax.data.augmentation.augment import chain
-from imagenet_jax.data.batches.loader import Pixels, Rows, train_batches
+from imagenet_jax.data.batches.loader import train_batches
+from imagenet_jax.data.batches.views import Pixels, Rows
 
 if __name__ == "__main__":
     started, start = [], workers._start
