@@ -19,7 +19,7 @@ class Encoding:
     """The choice; at most one side is set, and `quality` together with it. `Encoding()` stores images as they came.
 
     Re-encoding makes every image a JPEG of that quality, chroma at half resolution (4:2:0), grey images grey. Restart markers
-    are put into baseline JPEGs without changing a pixel (restart.py).
+    are put into baseline JPEGs without changing a pixel (jpeg/restart.py).
     """
 
     short_side: int | None = None  # pixels of the shorter side of a larger image; none is ever enlarged
