@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import layers, pooling
 
 # torchvision's nn.init.uniform_ within +-1/sqrt(classes), whose variance is 1/(3 classes); biases 0.
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
@@ -107,7 +107,7 @@ class EfficientNet(layers.Classifier):
             maps[f"stride{total_stride}"] = x
         maps.pop("stride2", None)
         x = layers.conv_norm(conv, norm, x, self.widest, act=self.act, name=f"features_{len(self.stages) + 1}")
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             x = nn.Dropout(self.dropout, deterministic=not train)(maps["pooled"])
             dense = partial(nn.Dense, kernel_init=dense_init, dtype=self.wide, param_dtype=self.param_dtype)

@@ -321,6 +321,29 @@ class Mlp(nn.Module):
         return dropout(dense(x.shape[-1], name="fc2")(hidden))
 
 
+@jax.custom_vjp
+def join(branch: jax.Array, shortcut: jax.Array) -> jax.Array:
+    """relu(branch + shortcut), the end of a residual block.
+
+    Its gradient reads the result, which the next block needs anyway. XLA alone would compute the sum again, from two arrays.
+    """
+    return nn.relu(branch + shortcut)
+
+
+def _join(branch: jax.Array, shortcut: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = join(branch, shortcut)
+    return y, y
+
+
+def _join_gradient(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = jax.lax.platform_dependent(y, tpu=lambda y: y, default=jax.lax.optimization_barrier)
+    gradient = jnp.where(y > 0, gradient, 0)
+    return gradient, gradient
+
+
+join.defvjp(_join, _join_gradient)
+
+
 def drop_path(branch: jax.Array, rate: float, train: bool) -> jax.Array:
     """Stochastic depth (Huang et al. 2016, arXiv 1603.09382), for the branch of a residual block: (n, ...), n examples.
 
@@ -339,24 +362,6 @@ def round_channels(width: float) -> int:
     """`width` to a multiple of 8, at least 8 and at least 0.9 times as many (the code of Sandler et al. 2018)."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * width else rounded + 8
-
-
-def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
-    """The maximum over kernel x kernel windows of (n, h, w, c), padded by (before, after) pixels on both axes."""
-    paddings = ((0, 0), padding, padding, (0, 0))
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), paddings)
-
-
-def blur(x: jax.Array) -> jax.Array:
-    """(n, h, w, c) filtered by [1 2 1] / 4 along both axes, with zeros outside."""
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16
-
-
-def global_pool(x: jax.Array, dtype: Dtype) -> jax.Array:
-    """The mean over height and width of (n, h, w, c), summed and returned in `dtype`."""
-    return jnp.mean(x, (1, 2), dtype=dtype)
 
 
 def _channels_last(vector: jax.Array, ndim: int) -> jax.Array:

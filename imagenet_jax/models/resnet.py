@@ -30,7 +30,7 @@ import flax.linen as nn
 import jax
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers
+from imagenet_jax.models import layers, pooling
 
 
 class BasicBlock(nn.Module):
@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
-        return nn.relu(self.drop(y) + shortcut(self, x))
+        return layers.join(self.drop(y), shortcut(self, x))
 
 
 class Bottleneck(nn.Module):
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         y = self.conv(self.inner, 3, second, groups=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
         y = widened(self, y, "conv3", "bn3", scale_init=self.last_scale)
-        return nn.relu(self.drop(y) + shortcut(self, x))
+        return layers.join(self.drop(y), shortcut(self, x))
 
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
@@ -106,7 +106,7 @@ def widened(block: BasicBlock | Bottleneck, x: jax.Array, conv: str, norm: str, 
 def blurred_conv(features: int, kernel: int, stride: int = 1, **settings: Any) -> Callable[[jax.Array], jax.Array]:
     """`layers.conv`, and before it, where it is strided, a blur; a stride alone takes every other pixel as it comes."""
     conv = layers.conv(features, kernel, stride, **settings)
-    return conv if stride == 1 else lambda x: conv(layers.blur(x))
+    return conv if stride == 1 else lambda x: conv(pooling.blur(x))
 
 
 class ResNet(layers.Classifier):
@@ -135,7 +135,7 @@ class ResNet(layers.Classifier):
         block = nn.remat(self.block) if self.remat else self.block
 
         x = self._stem(images.astype(self.dtype), conv, norm)
-        x = layers.max_pool(x, 3, 2, self.max_pool_padding)
+        x = pooling.max_pool(x, 3, 2, self.max_pool_padding)
         in_block = partial(blurred_conv, **dtypes) if self.blur_pool else conv
         rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
         maps = {}
@@ -153,7 +153,7 @@ class ResNet(layers.Classifier):
                     **self._bottleneck(self.width * 2**stage),
                 )(x)
             maps[f"stride{4 * 2**stage}"] = x
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             wide = {"dtype": self.wide, "param_dtype": self.param_dtype}
             fc = layers.linear(self.num_classes, x.shape[-1], bias=self.head_bias, **wide, name="fc")

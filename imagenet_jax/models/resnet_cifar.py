@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import layers, pooling
 
 
 class Block(nn.Module):
@@ -32,7 +32,7 @@ class Block(nn.Module):
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
         x = jax.lax.slice(x, (0,) * 4, x.shape, (1, self.stride, self.stride, 1))
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
-        return nn.relu(y + x)
+        return layers.join(y, x)
 
 
 class ResNetCifar(layers.Classifier):
@@ -58,7 +58,7 @@ class ResNetCifar(layers.Classifier):
                 width, stride = self.width * 2**stage, 2 if stage > 0 and i == 0 else 1
                 x = Block(conv, norm, width, stride, last_scale, name=f"layer{stage + 1}_{i}")(x)
             maps[f"stride{2**stage}"] = x
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             fc = layers.linear(self.num_classes, x.shape[-1], dtype=self.wide, param_dtype=self.param_dtype, name="fc")
             maps["logits"] = fc(maps["pooled"])

@@ -213,8 +213,8 @@ def test_max_pool_pads_both_sides():
     x = -1 - jnp.arange(36.0).reshape(1, 6, 6, 1)
     x = jnp.concatenate([x, jax.random.normal(jax.random.key(0), (1, 6, 6, 1)) - 9], -1)
     same = nn.max_pool(x, (3, 3), (2, 2), "SAME")
-    np.testing.assert_array_equal(layers.max_pool(x, 3, 2, (0, 1)), same)
-    torchs = layers.max_pool(x, 3, 2, (1, 1))
+    np.testing.assert_array_equal(pooling.max_pool(x, 3, 2, (0, 1)), same)
+    torchs = pooling.max_pool(x, 3, 2, (1, 1))
     np.testing.assert_array_equal(torchs[0, :, :, 0], [[-1, -2, -4], [-7, -8, -10], [-19, -20, -22]])
     assert torchs.shape == same.shape
 
