@@ -1,4 +1,4 @@
-"""Batch normalisation by its definition, its conventions and its communication; initial distributions; pooling."""
+"""Batch normalisation by its definition, its conventions and its communication; initial distributions; the end of a residual block."""
 
 import re
 from functools import partial
@@ -208,17 +208,6 @@ def test_initial_distributions_are_torchs():
         assert jnp.std(leaf) == pytest.approx(1 / 8 / 3**0.5, rel=0.05)
 
 
-def test_max_pool_pads_both_sides():
-    """(1, 1) is torch's; on even sizes, (0, 1) is "SAME". Negative maps: a padding with zeros would show."""
-    x = -1 - jnp.arange(36.0).reshape(1, 6, 6, 1)
-    x = jnp.concatenate([x, jax.random.normal(jax.random.key(0), (1, 6, 6, 1)) - 9], -1)
-    same = nn.max_pool(x, (3, 3), (2, 2), "SAME")
-    np.testing.assert_array_equal(pooling.max_pool(x, 3, 2, (0, 1)), same)
-    torchs = pooling.max_pool(x, 3, 2, (1, 1))
-    np.testing.assert_array_equal(torchs[0, :, :, 0], [[-1, -2, -4], [-7, -8, -10], [-19, -20, -22]])
-    assert torchs.shape == same.shape
-
-
 @pytest.mark.parametrize("kernel", [1, 3, 7])
 def test_convolutions_pad_symmetrically(kernel):
     """The first output is centred on the first pixel, at even sizes and stride 2; with "SAME" it is not."""
@@ -226,3 +215,13 @@ def test_convolutions_pad_symmetrically(kernel):
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
     centre = jnp.zeros((kernel, kernel, 1, 1)).at[kernel // 2, kernel // 2].set(1)
     np.testing.assert_array_equal(conv.apply({"params": {"kernel": centre}}, x), x[:, ::2, ::2])
+
+
+def test_the_end_of_a_residual_block_has_the_gradient_of_its_formula(x64):
+    branch, shortcut, weights = np.random.default_rng(0).normal(size=(3, 2, 4, 4, 5))
+    branch[0], shortcut[0] = 1, -1  # a sum of exactly 0, where jax.nn.relu's gradient is 0 too
+
+    def of(join):
+        return jax.jit(jax.value_and_grad(lambda b, s: jnp.sum(weights * join(b, s)), (0, 1)))(branch, shortcut)
+
+    jax.tree.map(np.testing.assert_array_equal, of(layers.join), of(lambda b, s: nn.relu(b + s)))

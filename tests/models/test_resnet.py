@@ -9,7 +9,7 @@ import pytest
 
 from imagenet_jax import models, tree
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers
+from imagenet_jax.models import pooling
 
 
 def shapes(model, side=64, channels=3, method=None):
