@@ -1,7 +1,7 @@
-"""Compile a config's training step for TPUs or GPUs that are not here: python -m imagenet_jax.aot --config=resnet50 --topology=v5e:2x4
+"""Compile a training step for TPUs or GPUs that are not here: python -m imagenet_jax.aot --config=resnet50 --topology=v5e:2x4
 
-Needs the compilers of the extra [aot], libtpu and jax's CUDA plugin, which run on any Linux x86 machine. What is printed is their own
-account.
+Needs the compilers of the extra [aot], libtpu and jax's CUDA plugin, which run on any Linux x86 machine. What is printed is the
+compiler's own account.
 """
 
 import collections
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     """Parse the flags, compile, print."""
     parser = cli.parser("aot", DESCRIPTION)
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or the name of one in configs/")
-    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="such as v5e:2x4, v5p:4x4x4, h100:8 or, on two hosts, h200:2x8")
+    parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="such as v5e:2x4, v5p:4x4x4, h100:8 or h200:2x8")
     parser.add_argument("--num_classes", type=int, default=1000, help="default: 1000")
     flags, overrides = parser.parse_known_args(argv)
     if strange := [flag for flag in overrides if not flag.startswith("--config.")]:

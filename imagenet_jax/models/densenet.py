@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers, pooling
+from imagenet_jax.models import batch_norm, layers, pooling
 
 BOTTLENECK = 4  # the 1x1 convolution of a layer has this many times the channels that the layer adds
 
@@ -90,7 +90,7 @@ class DenseNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes, kernel_init=nn.initializers.he_normal())
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         layer = partial(nn.remat(DenseLayer) if self.remat else DenseLayer, conv, norm, self.growth)
         maps = Features(conv, norm, layer, self.width, self.depths, name="features")(images.astype(self.dtype))
         last = list(maps.values())[-1]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers, pooling
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class Row(NamedTuple):
@@ -76,7 +76,7 @@ class MobileNet(layers.Classifier):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         statistics = {"momentum": self.bn_momentum, "epsilon": self.bn_epsilon}
         conv = partial(layers.conv, same=self.same_padding, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
         excite = partial(layers.SqueezeExcite, **dtypes)
         block = nn.remat(Block) if self.remat else Block
 

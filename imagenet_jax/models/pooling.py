@@ -8,23 +8,31 @@ import jax.numpy as jnp
 
 Dtype = Any
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
     """The maximum over kernel x kernel windows of (n, h, w, c), padded by (before, after) pixels on both axes. kernel: up to 15.
 
     A window's gradient goes to the first of its largest values, as XLA's own does. But on a GPU the latter is a scatter that adds
-    bfloat16 numbers in any order, so that no run repeats another, and moves three times the bytes (docs/speed.md); so there, and on
-    CPU, the forward pass notes where in each window the maximum was.
+    bfloat16 numbers in any order, so that no run repeats another, and moves twice the bytes (docs/speed.md); so there, and on CPU,
+    the forward pass notes where in each window the maximum was.
     """
+    return _max_pool(x, kernel, stride, padding)
+
+
+def xla_max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """`max_pool` with the gradient that XLA gives it."""
     paddings = ((0, 0), padding, padding, (0, 0))
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, kernel, kernel, 1), (1, stride, stride, 1), paddings)
+
+
+_max_pool = jax.custom_vjp(xla_max_pool, nondiff_argnums=(1, 2, 3))
 
 
 def _forward(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """The maximum, and what the gradient needs: x, and the place of each window's maximum, row by row, uint8."""
 
     def on_tpu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y = max_pool(x, kernel, stride, padding)
+        y = xla_max_pool(x, kernel, stride, padding)
         return y, jnp.zeros(y.shape, jnp.uint8)
 
     def elsewhere(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -46,7 +54,7 @@ def _gradient(
     """Place by place of the windows: those whose maximum was there send their gradient back to where it came from."""
 
     def on_tpu(x: jax.Array, where: jax.Array, gradient: jax.Array) -> jax.Array:
-        pool = partial(max_pool.fun, kernel=kernel, stride=stride, padding=padding)
+        pool = partial(xla_max_pool, kernel=kernel, stride=stride, padding=padding)
         return jax.vjp(pool, x)[1](gradient)[0]
 
     def elsewhere(x: jax.Array, where: jax.Array, gradient: jax.Array) -> jax.Array:
@@ -59,7 +67,7 @@ def _gradient(
     return (jax.lax.platform_dependent(*kept, gradient, tpu=on_tpu, default=elsewhere),)
 
 
-max_pool.defvjp(_forward, _gradient)
+_max_pool.defvjp(_forward, _gradient)
 
 _NONE = (0, 0, 0)
 

@@ -12,7 +12,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers, pooling
+from imagenet_jax.models import batch_norm, layers, pooling
 
 STEM = 32
 
@@ -96,7 +96,7 @@ class RegNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         squeeze_excite = partial(layers.SqueezeExcite, **dtypes)
         block = partial(nn.remat(Block) if self.remat else Block, conv, norm, squeeze_excite, group_width=self.group_width)
 

@@ -16,7 +16,7 @@ max_pool_padding: pixels (before, after) of the stem's pooling; (0, 1) is what T
 blur_pool: blur before every strided convolution of a block (Zhang 2019, arXiv 1904.11486, as FFCV places it).
 drop_path: of the last block, see layers. head_bias: where the classifier's bias starts; None: as in torch.
 zero_init_last_bn: start every block as the identity (Goyal et al. 2017, section 5.1; torchvision: zero_init_residual).
-fold_bn: fold the BN behind a bottleneck's widening 1x1 convolutions into their kernels, in training too (layers.BatchNorm with
+fold_bn: fold the BN behind a bottleneck's widening 1x1 convolutions into their kernels, in training too (batch_norm.BatchNorm with
     `kernel`): their wide outputs are then never in memory, for a tenth more operations (docs/speed.md). Made for BN groups of all
     images of a device.
 remat: keep the inputs of blocks alone for the backward pass and compute the rest again: a forward pass more a step.
@@ -30,7 +30,7 @@ import flax.linen as nn
 import jax
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers, pooling
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class BasicBlock(nn.Module):
@@ -131,7 +131,7 @@ class ResNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = self._stem(images.astype(self.dtype), conv, norm)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers, pooling
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class Block(nn.Module):
@@ -47,7 +47,7 @@ class ResNetCifar(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         last_scale = nn.initializers.zeros if self.zero_init_last_bn else nn.initializers.ones
 
         x = conv(self.width, 3, name="conv1")(images.astype(self.dtype))

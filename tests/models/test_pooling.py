@@ -23,13 +23,15 @@ def test_max_pool_pads_both_sides():
 
 
 @pytest.mark.parametrize("sides", [(14, 14), (15, 13)])
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, (1, 1)), (3, 2, (0, 1)), (2, 2, (0, 0)), (3, 3, (0, 0)), (5, 2, (2, 2))])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 2, (1, 1)), (3, 2, (0, 1)), (2, 2, (0, 0)), (3, 3, (0, 0)), (5, 2, (2, 2))]
+)
 def test_max_pool_and_its_gradient_are_xlas_also_where_maxima_are_equal(x64, kernel, stride, padding, sides):
     """Small integers, so that most windows hold their maximum several times: the first of them gets the gradient."""
     rng = np.random.default_rng(0)
     x = jnp.maximum(rng.integers(-2, 4, (2, *sides, 3)).astype(float), 0)
     y, gradient = jax.vjp(partial(pooling.max_pool, kernel=kernel, stride=stride, padding=padding), x)
-    expected, xlas = jax.vjp(partial(pooling.max_pool.fun, kernel=kernel, stride=stride, padding=padding), x)
+    expected, xlas = jax.vjp(partial(pooling.xla_max_pool, kernel=kernel, stride=stride, padding=padding), x)
     np.testing.assert_array_equal(y, expected)
     weights = rng.normal(size=y.shape)
     np.testing.assert_allclose(gradient(weights)[0], xlas(weights)[0], atol=1e-14)
