@@ -12,7 +12,7 @@ from imagenet_jax import models, sharding
 from imagenet_jax.config import AVERAGES
 from imagenet_jax.data.labels import wordnet
 from imagenet_jax.errors import UserError
-from imagenet_jax.models.layers import RUNNING
+from imagenet_jax.models.batch_norm import RUNNING
 from imagenet_jax.ops import losses
 from imagenet_jax.ops.mix import Mixing, mix
 from imagenet_jax.optim import averages, optimizers, schedules

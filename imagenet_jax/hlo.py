@@ -1,4 +1,4 @@
-"""What the devices of a compiled program tell each other, and what a TPU moves in and out of its memory, read from HLO text."""
+"""What the devices of a compiled program tell each other, and what each moves in and out of its memory, read from HLO text."""
 
 import math
 import re
@@ -49,9 +49,10 @@ def collectives(text: str) -> list[Collective]:
 
 
 def traffic(text: str) -> int:
-    """Bytes that the operations of a TPU's program read from HBM and write there: each operand and each result once.
+    """Bytes that the operations of a TPU's or GPU's program read from HBM and write there: each operand and each result once.
 
-    XLA's "bytes accessed" counts what stays in the vector memory as well, and what is brought there twice: as copied and as read.
+    What is within loops is not counted. For a TPU, XLA's "bytes accessed" counts what stays in the vector memory as well, and what
+    is brought there twice: as copied and as read.
     """
     entry = text[text.index("\nENTRY") :].splitlines()[2:]
     found: dict[str, int] = {}  # the bytes of each value that lie in HBM

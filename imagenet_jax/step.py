@@ -18,7 +18,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import topk
 from imagenet_jax.metrics.confusion import add_to_confusion
 from imagenet_jax.models import Classifier
-from imagenet_jax.models.layers import MOMENTS
+from imagenet_jax.models.batch_norm import MOMENTS
 from imagenet_jax.ops.images import normalize
 from imagenet_jax.ops.losses import Loss, cross_entropy, smoothed_targets, soft_cross_entropy
 from imagenet_jax.ops.mix import Mixing

@@ -59,6 +59,13 @@ def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 
+@pytest.fixture
+def cuda_compiler() -> None:
+    """Where jax's CUDA plugin is installed: it compiles without a GPU, and without NVIDIA's libraries."""
+    if importlib.util.find_spec("jax_plugins.xla_cuda13") is None:
+        _absent("jax's CUDA plugin is not installed: pip install -e '.[aot]'")
+
+
 def _reference(name: str):
     """A package of the extra [reference]."""
     try:

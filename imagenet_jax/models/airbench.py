@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 PATCH = 2  # side of the whitened patches
 FIRST_IMAGES = 5000  # of the training split, whose patches they are
@@ -35,7 +35,7 @@ class Group(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = layers.max_pool(self._conv("conv1", x), 2, 2, (0, 0))
+        x = pooling.max_pool(self._conv("conv1", x), 2, 2, (0, 0))
         x = self._activated("norm1", x)
         return self._activated("norm2", self._conv("conv2", x))
 
@@ -44,7 +44,7 @@ class Group(nn.Module):
         return layers.conv(self.width, 3, kernel_init=dirac, name=name, **dtypes)(x)
 
     def _activated(self, name: str, x: jax.Array) -> jax.Array:
-        norm = layers.BatchNorm(
+        norm = batch_norm.BatchNorm(
             self.bn_group, self.bn_momentum, 1e-12, self.dtype, self.param_dtype, train=self.train, affine=False, name=name
         )
         return nn.gelu(Shift(self.bias_gain, self.param_dtype, name=f"{name}_shift")(norm(x)), approximate=False)

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import layers, pooling
 
 
 class ConvNeXt(layers.Classifier):
@@ -132,7 +132,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        pooled = layers.layer_norm(**dtypes, name="norm")(layers.global_pool(x, self.dtype))
+        pooled = layers.layer_norm(**dtypes, name="norm")(pooling.global_pool(x, self.dtype))
         if not head:
             return {"pooled": pooled}
         return {"pooled": pooled, "logits": nn.Dense(self.num_classes, kernel_init=layers.normal_init, **dtypes, name="fc")(pooled)}

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 BOTTLENECK = 4  # the 1x1 convolution of a layer has this many times the channels that the layer adds
 
@@ -68,7 +68,7 @@ class Features(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         x = nn.relu(self.norm(name="norm0")(self.conv(self.width, 7, 2, name="conv0")(x)))
-        x = layers.max_pool(x, 3, 2, (1, 1))
+        x = pooling.max_pool(x, 3, 2, (1, 1))
         maps = {}
         for i, depth in enumerate(self.depths, start=1):
             x = DenseBlock(self.layer, depth, name=f"denseblock{i}")(x)
@@ -90,11 +90,11 @@ class DenseNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes, kernel_init=nn.initializers.he_normal())
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         layer = partial(nn.remat(DenseLayer) if self.remat else DenseLayer, conv, norm, self.growth)
         maps = Features(conv, norm, layer, self.width, self.depths, name="features")(images.astype(self.dtype))
         last = list(maps.values())[-1]
-        maps["pooled"] = layers.global_pool(last, self.wide)
+        maps["pooled"] = pooling.global_pool(last, self.wide)
         if head:
             fc = layers.linear(self.num_classes, last.shape[-1], dtype=self.wide, param_dtype=self.param_dtype, name="classifier")
             maps["logits"] = fc(maps["pooled"])

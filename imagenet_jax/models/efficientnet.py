@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 # torchvision's nn.init.uniform_ within +-1/sqrt(classes), whose variance is 1/(3 classes); biases 0.
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
@@ -91,7 +91,7 @@ class EfficientNet(layers.Classifier):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         statistics = {"momentum": self.bn_momentum, "epsilon": self.bn_epsilon}
         conv = partial(layers.conv, same=self.same_padding, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
         excite = partial(layers.SqueezeExcite, **dtypes) if self.se else None
         block = nn.remat(Block) if self.remat else Block
 
@@ -107,7 +107,7 @@ class EfficientNet(layers.Classifier):
             maps[f"stride{total_stride}"] = x
         maps.pop("stride2", None)
         x = layers.conv_norm(conv, norm, x, self.widest, act=self.act, name=f"features_{len(self.stages) + 1}")
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             x = nn.Dropout(self.dropout, deterministic=not train)(maps["pooled"])
             dense = partial(nn.Dense, kernel_init=dense_init, dtype=self.wide, param_dtype=self.param_dtype)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class Row(NamedTuple):
@@ -76,7 +76,7 @@ class MobileNet(layers.Classifier):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         statistics = {"momentum": self.bn_momentum, "epsilon": self.bn_epsilon}
         conv = partial(layers.conv, same=self.same_padding, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **statistics, **dtypes)
         excite = partial(layers.SqueezeExcite, **dtypes)
         block = nn.remat(Block) if self.remat else Block
 
@@ -88,7 +88,7 @@ class MobileNet(layers.Classifier):
             maps[f"stride{stride}"] = x
         maps.pop("stride2", None)
         x = layers.conv_norm(conv, norm, x, self.widest, act=self.act, name=f"features_{len(self.rows) + 1}")
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             maps["logits"] = self._classify(maps["pooled"], train)
         return maps

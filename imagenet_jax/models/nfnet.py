@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import layers, pooling
 
 # 1 / the standard deviation of gelu(x) for x ~ N(0, 1).
 GELU_GAIN = 1.7015043497085571
@@ -175,7 +175,7 @@ class NFNet(layers.Classifier):
                 index += 1
             maps[f"stride{4 * 2**stage}"] = x
         x = activation(conv(2 * self.widths[-1], 1, name="final_conv")(x))
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             classify = Head(self.num_classes, self.dropout, train, self.wide, self.param_dtype, name="head")
             maps["logits"] = classify(maps["pooled"])

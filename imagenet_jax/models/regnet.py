@@ -12,7 +12,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 STEM = 32
 
@@ -52,7 +52,7 @@ class Block(nn.Module):
         y = transform(x)
         if self.stride > 1 or x.shape[-1] != self.width:
             x = self.norm(name="proj_1")(self.conv(self.width, 1, self.stride, name="proj_0")(x))
-        return nn.relu(x + y)
+        return layers.join(x, y)
 
 
 class Stage(nn.Module):
@@ -96,14 +96,14 @@ class RegNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         squeeze_excite = partial(layers.SqueezeExcite, **dtypes)
         block = partial(nn.remat(Block) if self.remat else Block, conv, norm, squeeze_excite, group_width=self.group_width)
 
         x = nn.relu(norm(name="stem_1")(conv(STEM, 3, 2, name="stem_0")(images.astype(self.dtype))))
         stages = Trunk(block, self.depths, self.widths, name="trunk_output")(x)
         maps = {f"stride{4 * 2**i}": x for i, x in enumerate(stages)}
-        maps["pooled"] = layers.global_pool(stages[-1], self.wide)
+        maps["pooled"] = pooling.global_pool(stages[-1], self.wide)
         if head:
             # torchvision's initial values for the head of this family.
             init, wide = nn.initializers.normal(0.01), {"dtype": self.wide, "param_dtype": self.param_dtype}

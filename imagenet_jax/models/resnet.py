@@ -16,7 +16,7 @@ max_pool_padding: pixels (before, after) of the stem's pooling; (0, 1) is what T
 blur_pool: blur before every strided convolution of a block (Zhang 2019, arXiv 1904.11486, as FFCV places it).
 drop_path: of the last block, see layers. head_bias: where the classifier's bias starts; None: as in torch.
 zero_init_last_bn: start every block as the identity (Goyal et al. 2017, section 5.1; torchvision: zero_init_residual).
-fold_bn: fold the BN behind a bottleneck's widening 1x1 convolutions into their kernels, in training too (layers.BatchNorm with
+fold_bn: fold the BN behind a bottleneck's widening 1x1 convolutions into their kernels, in training too (batch_norm.BatchNorm with
     `kernel`): their wide outputs are then never in memory, for a tenth more operations (docs/speed.md). Made for BN groups of all
     images of a device.
 remat: keep the inputs of blocks alone for the backward pass and compute the rest again: a forward pass more a step.
@@ -30,7 +30,7 @@ import flax.linen as nn
 import jax
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class BasicBlock(nn.Module):
@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.width, 3, name="conv2")(y)
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
-        return nn.relu(self.drop(y) + shortcut(self, x))
+        return layers.join(self.drop(y), shortcut(self, x))
 
 
 class Bottleneck(nn.Module):
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         y = self.conv(self.inner, 3, second, groups=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
         y = widened(self, y, "conv3", "bn3", scale_init=self.last_scale)
-        return nn.relu(self.drop(y) + shortcut(self, x))
+        return layers.join(self.drop(y), shortcut(self, x))
 
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
@@ -106,7 +106,7 @@ def widened(block: BasicBlock | Bottleneck, x: jax.Array, conv: str, norm: str, 
 def blurred_conv(features: int, kernel: int, stride: int = 1, **settings: Any) -> Callable[[jax.Array], jax.Array]:
     """`layers.conv`, and before it, where it is strided, a blur; a stride alone takes every other pixel as it comes."""
     conv = layers.conv(features, kernel, stride, **settings)
-    return conv if stride == 1 else lambda x: conv(layers.blur(x))
+    return conv if stride == 1 else lambda x: conv(pooling.blur(x))
 
 
 class ResNet(layers.Classifier):
@@ -131,11 +131,11 @@ class ResNet(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         block = nn.remat(self.block) if self.remat else self.block
 
         x = self._stem(images.astype(self.dtype), conv, norm)
-        x = layers.max_pool(x, 3, 2, self.max_pool_padding)
+        x = pooling.max_pool(x, 3, 2, self.max_pool_padding)
         in_block = partial(blurred_conv, **dtypes) if self.blur_pool else conv
         rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
         maps = {}
@@ -153,7 +153,7 @@ class ResNet(layers.Classifier):
                     **self._bottleneck(self.width * 2**stage),
                 )(x)
             maps[f"stride{4 * 2**stage}"] = x
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             wide = {"dtype": self.wide, "param_dtype": self.param_dtype}
             fc = layers.linear(self.num_classes, x.shape[-1], bias=self.head_bias, **wide, name="fc")

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 
 class Block(nn.Module):
@@ -32,7 +32,7 @@ class Block(nn.Module):
         y = self.norm(name="bn2", scale_init=self.last_scale)(y)
         x = jax.lax.slice(x, (0,) * 4, x.shape, (1, self.stride, self.stride, 1))
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
-        return nn.relu(y + x)
+        return layers.join(y, x)
 
 
 class ResNetCifar(layers.Classifier):
@@ -47,7 +47,7 @@ class ResNetCifar(layers.Classifier):
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(layers.conv, **dtypes)
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         last_scale = nn.initializers.zeros if self.zero_init_last_bn else nn.initializers.ones
 
         x = conv(self.width, 3, name="conv1")(images.astype(self.dtype))
@@ -58,7 +58,7 @@ class ResNetCifar(layers.Classifier):
                 width, stride = self.width * 2**stage, 2 if stage > 0 and i == 0 else 1
                 x = Block(conv, norm, width, stride, last_scale, name=f"layer{stage + 1}_{i}")(x)
             maps[f"stride{2**stage}"] = x
-        maps["pooled"] = layers.global_pool(x, self.wide)
+        maps["pooled"] = pooling.global_pool(x, self.wide)
         if head:
             fc = layers.linear(self.num_classes, x.shape[-1], dtype=self.wide, param_dtype=self.param_dtype, name="fc")
             maps["logits"] = fc(maps["pooled"])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax.models import layers
+from imagenet_jax.models import batch_norm, layers, pooling
 
 SIDE = 7  # of the maps that the dense layers take: 224 / 32
 # The paper starts from a trained 11-layer net; torchvision's initial values train from scratch.
@@ -31,7 +31,7 @@ class VGG(layers.Classifier):
     @nn.compact
     def forward(self, images: jax.Array, train: bool, head: bool) -> dict[str, jax.Array]:
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = partial(layers.BatchNorm, train=train, group=self.bn_group, **dtypes)
+        norm = partial(batch_norm.BatchNorm, train=train, group=self.bn_group, **dtypes)
         drop = nn.Dropout(self.dropout, deterministic=not train)
 
         x, maps, index = images.astype(self.dtype), {}, 0
@@ -44,7 +44,7 @@ class VGG(layers.Classifier):
                 index += 3 if self.batch_norm else 2
             if stage >= 2:
                 maps[f"stride{2**stage}"] = x
-            x = layers.max_pool(x, 2, 2, (0, 0))
+            x = pooling.max_pool(x, 2, 2, (0, 0))
             index += 1
         maps["stride32"] = x
 

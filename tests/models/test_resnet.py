@@ -9,7 +9,7 @@ import pytest
 
 from imagenet_jax import models, tree
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers
+from imagenet_jax.models import pooling
 
 
 def shapes(model, side=64, channels=3, method=None):
@@ -184,7 +184,7 @@ def test_blur_pool_filters_what_strided_convolutions_see(torch):
     x = np.random.default_rng(0).normal(size=(2, 9, 8, 5)).astype(np.float32)
     kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]])[None, None].repeat(5, 1, 1, 1) / 16
     theirs = torch.nn.functional.conv2d(torch.tensor(x).permute(0, 3, 1, 2), kernel, padding=1, groups=5).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(layers.blur(jnp.asarray(x)), theirs, atol=1e-6)
+    np.testing.assert_allclose(pooling.blur(jnp.asarray(x)), theirs, atol=1e-6)
 
     small = {"num_classes": 3, "depths": (1, 1), "width": 4}
     plain, blurred = (models.create("resnet50", **small, blur_pool=b) for b in (False, True))

@@ -174,3 +174,21 @@ def test_float64_all_through(x64):
     images = jax.ShapeDtypeStruct((2, 96, 64, 3), jnp.float64)
     outputs, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), images)
     assert {leaf.dtype.name for leaf in jax.tree.leaves((outputs, variables))} == {"float64"}
+
+
+def test_flash_attention_is_for_training_alone(drawn, monkeypatch):
+    """cuDNN is on no CPU: refused in one line. With attention as XLA computes it in its place, training is the same."""
+    model = vit.ViT(patch=4, width=8, depth=2, heads=2, num_classes=3, native_size=8, flash=True)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = drawn(model, images)
+    with pytest.raises(UserError, match=r"flash=True: cuDNN is not detected\..*here float32.*settings\.flash=False"):
+        model.apply(variables, images, train=True)
+    asked = []
+
+    def attention(q, k, v, implementation, plain=jax.nn.dot_product_attention):
+        asked.append(implementation)
+        return plain(q, k, v)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    np.testing.assert_array_equal(model.apply(variables, images, train=True), model.apply(variables, images))
+    assert asked == ["cudnn", "cudnn", "xla", "xla"]
