@@ -148,6 +148,15 @@ def test_a_run_that_began_from_weights_says_so(make_run):
     assert "Began from weights/<i>, head new, sha256 0a1b" in read_page(report.write_report([work])).text
 
 
+def test_what_was_not_encoded_anew_has_no_row(make_run):
+    run = make_run()
+    assert "Encoded anew" not in read_page(report.write_report([run])).text
+    info = json.loads((run / "config.json").read_text())
+    info["dataset"]["encoding"] = {"short_side": 256, "quality": None}
+    (run / "config.json").write_text(json.dumps(info))
+    assert "Encoded anew short_side 256" in read_page(report.write_report([run])).text
+
+
 def test_a_run_that_has_only_started(make_run):
     work = make_run()
     for file in (work / "metrics.jsonl", work / "eval" / "digits-validation.json"):
