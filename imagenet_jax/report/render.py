@@ -61,8 +61,8 @@ def _template(name: str) -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     formats = (
-        tables.percent, tables.number, tables.fixed, tables.count, tables.scaled, tables.duration, tables.shown, tables.between, tables.points,
-        tables.points_between,
+        tables.percent, tables.number, tables.fixed, tables.count, tables.scaled, tables.duration, tables.shown, tables.between,
+        tables.points, tables.points_between,
     )  # fmt: skip
     environment.filters |= {f.__name__: f for f in formats}
     environment.globals |= {"interval": tables.interval, "weight_names": tables.NAMES, "dash": tables.DASH}

@@ -36,7 +36,7 @@ class Approximate:
             same = facts["of"] == _identity(index)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{index.folder} has no approximate index ({error}). Make it: python -m imagenet_jax.index build"
+                f"{index.folder} has no approximate index ({error}). Make it: python -m imagenet_jax.index build {index.folder}"
             ) from None
         if not same:
             raise UserError(f"{path} is of other vectors than those beside it. Make it anew: python -m imagenet_jax.index build")
