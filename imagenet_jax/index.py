@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
 
 
 def _build(flags: argparse.Namespace) -> None:
+    if flags.probes < 0:
+        raise UserError(f"--probes={flags.probes} must be at least 1, or 0 for the default.")
     index = Index(flags.index)
     start = time.perf_counter()
     probes = approximate.build(index, flags.probes)
