@@ -83,7 +83,7 @@ class Embedder:
         try:
             photos.view(data, self.loaded.pixels, square)
         except ValueError as error:
-            raise UserError(f"The picture does not decode: {error}.") from None
+            raise UserError(f"The picture does not decode: {str(error).rstrip('.')}.") from None
         ((_, out),) = infer.outputs(self._step, self.variables, self.mesh, [(None, np.repeat(square[None], self.mesh.size, 0))])
         return Query(square, out["vector"][0], Predictions(out["classes"][:1], out["probabilities"][:1]))
 
