@@ -31,7 +31,8 @@ DESCRIPTION = """Count every image of a split once, with a run's newest checkpoi
   python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --image_size=224,256,288 --flip
 
 The suite: ImageNet's validation split with its own labels, ReaL's and the multi-label ones, ImageNet-V2 (three), A, R, Sketch and C
-(mCE). Suites and several views are a table, which goes to DIR/suite/.
+(mCE). Suites and several views are a table, which goes to DIR/suite/; its last columns are the ECE of half of the images, as it is
+and with the temperature T that was fitted to the other half.
 
 Exit codes: 0 finished, 1 the run failed, 2 a mistake in the flags, 3 finished, but sets of the suite are not prepared."""
 
