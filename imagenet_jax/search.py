@@ -75,8 +75,8 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
 
     for sense in senses:
-        classes = "class  " if len(sense.classes) == 1 else "classes"
-        print(f"{sense.key}  {len(sense.classes):4d} {classes}  {' > '.join(map(cli.printable, sense.path))}")
+        noun = "class  " if len(sense.classes) == 1 else "classes"
+        print(f"{sense.key}  {len(sense.classes):4d} {noun}  {' > '.join(map(cli.printable, sense.path))}")
     described = [
         {result.measure: float(score), **item} for score, item in zip(result.scores, index.describe(result.rows), strict=True)
     ]
