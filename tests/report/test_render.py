@@ -103,6 +103,14 @@ def test_names_from_outside_are_text(make_run):
     assert "<script>alert(3)</script>" in page.text
 
 
+def test_a_long_class_name_is_cut_at_the_matrix_and_whole_in_its_title(make_run):
+    """Uncut, it pushed the matrix off the page: column heads stand upright."""
+    name = "a name that goes on and on, with a Latin one behind it"
+    page = report.write_report([make_run(names=[name, *"abcdefghi"])]).read_text()
+    assert page.count(f'<span title="{name}">{name}</span></th>') == 2
+    assert ".matrix th span { display: block; max-inline-size: 11rem; overflow: hidden; text-overflow: ellipsis;" in page
+
+
 def test_a_thousand_classes(make_run):
     names = [f"class number {i}" for i in range(1000)]
     page = read_page(report.write_report([make_run(names=names)]))
