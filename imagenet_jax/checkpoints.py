@@ -15,7 +15,7 @@ Exit codes: 0 all are sound, 1 one of them is not or there is none, 2 the direct
 def main(argv: list[str]) -> int:
     """Parse the flags, look at each step, print the table."""
     parser = cli.parser("checkpoints", DESCRIPTION)
-    parser.add_argument("workdir", type=pathlib.Path, help="directory of the run")
+    parser.add_argument("workdir", type=cli.path, help="directory of the run")
     parser.add_argument("--verify", action="store_true", help="read each of them whole and hold it against its digests")
     flags = parser.parse_args(argv)
     from imagenet_jax import checkpoint, record, runtime

@@ -7,6 +7,7 @@ import argparse
 import errno
 import logging
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -30,6 +31,21 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def path(text: str) -> pathlib.Path:
+    """The type of a flag that names a file or folder: of `--flag=~/x`, shells leave the ~ to us."""
+    return pathlib.Path(os.path.expanduser(text))
+
+
+def new_file(text: str) -> pathlib.Path:
+    """The type of a flag that names a file to write. Raises UserError, before any work, where it cannot be one."""
+    file = path(text)
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{file} cannot be written: its folder does not exist.")
+    if file.is_dir():
+        raise UserError(f"{file} cannot be written: it is a folder. Name a file in it.")
+    return file
 
 
 def run(command: Callable[[list[str]], int | None]) -> None:

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     elif flags.out:
         weights.save(flags.out, found)
         print(f"Written: {flags.out}: {found.name}, {len(found.classes):,} classes")
-        print("It will see: " + ", ".join(f"{k} {v}" for k, v in found.preprocessing._asdict().items()))
+        print("It will see: " + ", ".join(f"{k} {_shown(v)}" for k, v in found.preprocessing._asdict().items()))
     if flags.stablehlo:
         _write(flags.stablehlo, lambda path: path.write_bytes(stablehlo(found)))
         print(f"Written: {flags.stablehlo}, for {', '.join(PLATFORMS)}")
@@ -54,6 +54,10 @@ def main(argv: list[str]) -> int:
         _write(flags.onnx, lambda path: path.write_bytes(onnx(found)))
         print(f"Written: {flags.onnx}")
     return cli.FINISHED
+
+
+def _shown(value: Any) -> str:
+    return f"({', '.join(f'{v:.4g}' for v in value)})" if isinstance(value, tuple) else str(value)
 
 
 def stablehlo(found: weights.Weights) -> bytes:
@@ -96,37 +100,46 @@ def _need(package: str, flag: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("convert", DESCRIPTION)
     parser.add_argument("--model", metavar="NAME", help="of `python -m imagenet_jax.models`")
-    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="""of the model, as '{"pool": "gap"}'""")
-    parser.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="to read")
+    parser.add_argument("--settings", type=_settings, default={}, metavar="JSON", help="""of the model, as '{"pool": "gap"}'""")
+    parser.add_argument("--weights", type=cli.path, metavar="FILE", help="to read")
     parser.add_argument("--entry", default="", help="of a checkpoint with several state dicts, such as state_dict_ema")
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN", help="of a run, or a folder of weights, to read")
-    parser.add_argument("--out", type=pathlib.Path, help="folder, or X.safetensors, to write")
+    parser.add_argument("--workdir", type=cli.path, metavar="RUN", help="of a run, or a folder of weights, to read")
+    parser.add_argument("--out", type=cli.path, help="folder, or X.safetensors, to write")
     parser.add_argument("--naming", help="of X.safetensors; default: the one that the family was built after")
-    parser.add_argument("--stablehlo", type=pathlib.Path, metavar="FILE", help="program to write, for jax.export")
-    parser.add_argument("--onnx", type=pathlib.Path, metavar="FILE", help="program to write, for ONNX runtimes")
+    parser.add_argument("--stablehlo", type=cli.new_file, metavar="FILE", help="program to write, for jax.export")
+    parser.add_argument("--onnx", type=cli.new_file, metavar="FILE", help="program to write, for ONNX runtimes")
     seen = parser.add_argument_group("with --weights: what the weights expect; defaults by model and naming, which are printed")
     seen.add_argument("--image_size", type=int)
     seen.add_argument("--crop_ratio", type=float, help="share of the short side that the central crop keeps")
     seen.add_argument("--interpolation", help="bilinear or bicubic, both antialiased")
     seen.add_argument("--mean", type=_three, metavar="R,G,B", help="of images in 0..1")
     seen.add_argument("--std", type=_three, metavar="R,G,B")
-    seen.add_argument("--classes", type=pathlib.Path, metavar="FILE", help="a name a line; default: ImageNet's 1000")
+    seen.add_argument("--classes", type=cli.path, metavar="FILE", help="a name a line; default: ImageNet's 1000")
     seen.add_argument("--published_top1", type=float, metavar="PERCENT")
     return parser
 
 
 def _three(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(n) for n in text.split(","))
-    if len(numbers) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers with commas")
-    return numbers
+    try:
+        r, g, b = (float(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers with commas") from None
+    return r, g, b
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return found
 
 
 def _read_file(flags: argparse.Namespace) -> weights.Weights:
     if flags.model is None:
         raise UserError("--weights needs --model=NAME: the file does not say what it is of.")
-    if not isinstance(flags.settings, dict):
-        raise UserError(f"--settings={flags.settings!r} is no JSON object.")
     class_names = _class_names(flags.classes)
     model = models.create(flags.model, num_classes=len(class_names), **flags.settings)
     variables, naming = names.from_torch(model, weights.read_tensors(flags.weights, flags.entry))

@@ -124,7 +124,7 @@ def _data(flags: argparse.Namespace) -> tuple[dict[str, Any], Source]:
     if (flags.folder is None) == (flags.dataset is None):
         raise UserError("Give either --dataset=NAME or --folder=DIR.")
     data_dir = locate.data_dir(flags.data_dir)
-    source = photos.open_photos(flags.folder.expanduser()) if flags.folder else open_source(data_dir, flags.dataset, flags.split)
+    source = photos.open_photos(flags.folder) if flags.folder else open_source(data_dir, flags.dataset, flags.split)
     data = {
         **{key: getattr(source, key) for key in ("dataset", "version", "split", "fingerprint")},
         "data_dir": str(data_dir.absolute()),
@@ -161,13 +161,13 @@ def _part(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("embed", DESCRIPTION)
-    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR", help="of `convert`")
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN", help="of a run: its newest checkpoint")
-    parser.add_argument("--folder", type=pathlib.Path, metavar="DIR", help="pictures, with all that is in it")
+    parser.add_argument("--weights", type=cli.path, metavar="DIR", help="of `convert`")
+    parser.add_argument("--workdir", type=cli.path, metavar="RUN", help="of a run: its newest checkpoint")
+    parser.add_argument("--folder", type=cli.path, metavar="DIR", help="pictures, with all that is in it")
     parser.add_argument("--dataset", metavar="NAME", help="NAME[/CONFIG][:VERSION], or the path of a folder SPLIT/CLASS/IMAGE")
     parser.add_argument("--split", default="train", help="of --dataset; default: train")
     parser.add_argument("--data_dir", help="of prepared data sets; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
-    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="where the index goes")
+    parser.add_argument("--out", type=cli.path, required=True, metavar="DIR", help="where the index goes")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="the I-th of N machines; default: all of it")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time; default 64")
     return parser

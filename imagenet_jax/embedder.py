@@ -83,7 +83,7 @@ class Embedder:
         try:
             photos.view(data, self.loaded.pixels, square)
         except ValueError as error:
-            raise UserError(f"The picture does not decode: {error}.") from None
+            raise UserError(f"The picture does not decode: {str(error).rstrip('.')}.") from None
         ((_, out),) = infer.outputs(self._step, self.variables, self.mesh, [(None, np.repeat(square[None], self.mesh.size, 0))])
         return Query(square, out["vector"][0], Predictions(out["classes"][:1], out["probabilities"][:1]))
 
@@ -94,6 +94,8 @@ def for_queries(index: Index, folder: pathlib.Path | None = None) -> Embedder:
     Raises UserError where what is there now are other weights or another preprocessing; another version of the decoder, whose
     pixels may differ by a level, is said on stderr.
     """
+    if folder and not folder.is_dir():
+        raise UserError(f"--weights={folder} is no folder.")
     folder = folder or pathlib.Path(index.manifest["weights"]["folder"])
     if not folder.is_dir():
         raise UserError(f"The weights of {index.folder} were in {folder}, which is no folder now. Say where: --weights=DIR")

@@ -31,7 +31,8 @@ DESCRIPTION = """Count every image of a split once, with a run's newest checkpoi
   python -m imagenet_jax.evaluate --weights=weights/r50 --dataset=imagenet2012 --image_size=224,256,288 --flip
 
 The suite: ImageNet's validation split with its own labels, ReaL's and the multi-label ones, ImageNet-V2 (three), A, R, Sketch and C
-(mCE). Suites and several views are a table, which goes to DIR/suite/.
+(mCE). Suites and several views are a table, which goes to DIR/suite/; its last columns are the ECE of half of the images, as it is
+and with the temperature T that was fitted to the other half.
 
 Exit codes: 0 finished, 1 the run failed, 2 a mistake in the flags, 3 finished, but sets of the suite are not prepared."""
 
@@ -122,14 +123,14 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
     if (flags.workdir is None) == (flags.weights is None):
         raise UserError("Give either --workdir=RUN, or --weights=DIR with --dataset=NAME.")
-    if flags.weights and flags.dataset is None and flags.suite is None:
-        raise UserError("--weights needs --dataset=NAME: weights do not say what to count.")
     folder = flags.workdir or flags.weights
+    if (folder / "weights.json").is_file() and flags.dataset is None and flags.suite is None:
+        raise UserError(f"{folder} holds weights, which do not say what to count: --dataset=NAME, or --suite=paper.")
 
     distributed.start(flags)
     runtime.setup()
     mesh = sharding.make_mesh()
-    loaded = infer.load_run(folder, mesh) if flags.workdir else infer.load_weights(folder, mesh)
+    loaded = infer.load(folder, mesh)
     config = loaded.record["config"]
     batch_size = flags.batch_size or config.get("eval_batch_size") or config.get("batch_size", BATCH)
     counter = suite.Counter(loaded, mesh, -(-batch_size // mesh.size) * mesh.size)
@@ -175,8 +176,8 @@ def _suite(flags: argparse.Namespace, folder: pathlib.Path, counter: suite.Count
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("evaluate", DESCRIPTION)
-    parser.add_argument("--workdir", type=pathlib.Path, metavar="RUN", help="of a run: its newest checkpoint")
-    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR", help="of `convert`: with their own preprocessing")
+    parser.add_argument("--workdir", type=cli.path, metavar="RUN", help="of a run: its newest checkpoint")
+    parser.add_argument("--weights", type=cli.path, metavar="DIR", help="of `convert`: with their own preprocessing")
     parser.add_argument("--dataset", metavar="NAME", help="NAME[/CONFIG][:VERSION] or a path; default: the run's")
     parser.add_argument("--split", help="any tfds split expression; default: the run's evaluation split, of --dataset, validation")
     parser.add_argument("--data_dir", help="default: where the run found its data, else TFDS_DATA_DIR, else tfds' own")
@@ -204,10 +205,9 @@ def _data_dir(flags: argparse.Namespace, run: dict[str, Any]) -> locate.Place:
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = [int(size) for size in text.split(",")]
-    if min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"{text} has a size below 1")
-    return sizes
+    if not all(size.isdecimal() and int(size) for size in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not sizes in pixels with commas, such as 224,256")
+    return [int(size) for size in text.split(",")]
 
 
 if __name__ == "__main__":

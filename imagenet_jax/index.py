@@ -1,7 +1,6 @@
 """What can be done with whole indexes: `python -m imagenet_jax.index build | knn-eval | dedup | export`."""
 
 import argparse
-import pathlib
 import time
 
 from imagenet_jax import cli
@@ -25,14 +24,13 @@ SHOWN = 20  # groups or pairs that are printed; a JSON file has all
 def main(argv: list[str]) -> int:
     """Parse and run one of the commands."""
     flags = _parser().parse_args(argv)
-    for path in filter(None, (getattr(flags, name, None) for name in ("json", "out"))):
-        if not path.absolute().parent.is_dir():
-            raise UserError(f"{path} cannot be written: its folder does not exist.")
     flags.command(flags)
     return cli.FINISHED
 
 
 def _build(flags: argparse.Namespace) -> None:
+    if flags.probes < 0:
+        raise UserError(f"--probes={flags.probes} must be at least 1, or 0 for the default.")
     index = Index(flags.index)
     start = time.perf_counter()
     probes = approximate.build(index, flags.probes)
@@ -102,16 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     dedup = commands.add_parser("dedup", help="pictures that are nearly the same", allow_abbrev=False)
     exported = commands.add_parser("export", help="for vector databases", allow_abbrev=False)
     for command, function in ((build, _build), (knn_eval, _knn_eval), (dedup, _dedup), (exported, _export)):
-        command.add_argument("index", type=pathlib.Path, metavar="INDEX", help="of `embed`")
+        command.add_argument("index", type=cli.path, metavar="INDEX", help="of `embed`")
         command.set_defaults(command=function)
-    knn_eval.add_argument("other", type=pathlib.Path, metavar="COUNTED", help="whose pictures are classified")
+    knn_eval.add_argument("other", type=cli.path, metavar="COUNTED", help="whose pictures are classified")
     knn_eval.add_argument("-k", type=int, nargs="+", default=KS, help=f"neighbours; default {' '.join(map(str, KS))}")
-    dedup.add_argument("other", type=pathlib.Path, metavar="OTHER", nargs="?", help="look for its pictures in the first")
+    dedup.add_argument("other", type=cli.path, metavar="OTHER", nargs="?", help="look for its pictures in the first")
     dedup.add_argument("--threshold", type=float, default=0.9, help="the least cosine; default 0.9")
     for command in (knn_eval, dedup):
-        command.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write all of it")
+        command.add_argument("--json", type=cli.new_file, metavar="FILE", help="write all of it")
     exported.add_argument("--form", choices=export.FORMS, default="parquet", help="default: parquet; jsonl is Qdrant's")
-    exported.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE")
+    exported.add_argument("--out", type=cli.new_file, required=True, metavar="FILE")
     return parser
 
 

@@ -39,8 +39,15 @@ class LoadedModel:
 
 
 def load(folder: pathlib.Path, mesh: Mesh) -> LoadedModel:
-    """A run's newest checkpoint or a folder of weights, whichever `folder` is. Raises UserError as they do."""
-    return load_weights(folder, mesh) if (folder / "weights.json").is_file() else load_run(folder, mesh)
+    """A run's newest checkpoint or a folder of weights, whichever it is. Raises UserError as they do, and where it is neither."""
+    if (folder / "weights.json").is_file():
+        return load_weights(folder, mesh)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is neither a folder of weights, which has a weights.json, nor a run, which has a config.json. Make one: "
+            f"python -m imagenet_jax.convert --out={folder} ..., or python -m imagenet_jax.main --workdir={folder} ..."
+        )
+    return load_run(folder, mesh)
 
 
 def load_weights(folder: pathlib.Path, mesh: Mesh) -> LoadedModel:

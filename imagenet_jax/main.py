@@ -1,7 +1,5 @@
 """Train: python -m imagenet_jax.main --config=configs/resnet50.py --workdir=runs/r50 [--config.batch_size=512 ...]"""
 
-import pathlib
-
 from imagenet_jax import cli, config, processes
 from imagenet_jax.data.storage.locate import data_dir
 from imagenet_jax.errors import UserError
@@ -32,7 +30,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--stop_after={flags.stop_after} must be at least 1.")
     if "://" in flags.workdir:
         raise UserError(f"--workdir={flags.workdir} is no directory: mount the bucket, and name one in it (launch/README.md).")
-    workdir = pathlib.Path(flags.workdir)
+    workdir = cli.path(flags.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file. Name a directory.")
 

@@ -41,9 +41,6 @@ def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     if flags.top < 1 or flags.batch_size < 1:
         raise UserError(f"--top={flags.top} and --batch_size={flags.batch_size} must be at least 1.")
-    for path in filter(None, (flags.json, flags.csv, flags.sheet)):
-        if not path.absolute().parent.is_dir():  # before the work, not after it
-            raise UserError(f"{path} cannot be written: its folder does not exist.")
     paths = photos.find(flags.photos)
     runtime.setup()
     mesh = sharding.make_mesh()
@@ -73,16 +70,16 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("predict", DESCRIPTION)
-    parser.add_argument("photos", type=pathlib.Path, nargs="+", metavar="PHOTO|FOLDER")
-    parser.add_argument("--weights", type=pathlib.Path, required=True, metavar="DIR|RUN", help="of `convert`, or of a run")
+    parser.add_argument("photos", type=cli.path, nargs="+", metavar="PHOTO|FOLDER")
+    parser.add_argument("--weights", type=cli.path, required=True, metavar="DIR|RUN", help="of `convert`, or of a run")
     parser.add_argument("--top", type=int, default=5, help="classes for each image; default 5")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time; default 64")
     parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="write a list of {path, top: [{index, wnid, name, probability}]}"
+        "--json", type=cli.new_file, metavar="FILE", help="write a list of {path, top: [{index, wnid, name, probability}]}"
     )
-    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write a line for each image and class")
+    parser.add_argument("--csv", type=cli.new_file, metavar="FILE", help="write a line for each image and class")
     parser.add_argument(
-        "--sheet", type=pathlib.Path, metavar="FILE.png", help=f"write a contact sheet of the first {sheet.MOST} images"
+        "--sheet", type=cli.new_file, metavar="FILE.png", help=f"write a contact sheet of the first {sheet.MOST} images"
     )
     return parser
 

@@ -50,21 +50,21 @@ def main(argv: list[str]) -> int:
     if flags.command == "digits":
         result = prepare.prepare_digits(**common)
     elif flags.command in papers.TO_PREPARE:
-        results = prepare.prepare_robustness(name=flags.command, source=flags.source.expanduser(), **common)
+        results = prepare.prepare_robustness(name=flags.command, source=flags.source, **common)
         for result in results:
             _show(result)
         return cli.PARTLY if any(r.left_out and not r.existed for r in results) else cli.FINISHED
     else:
         common["encoding"] = _encoding(flags)
     if flags.command == "imagenet2012":
-        manual_dir = (flags.manual_dir or data_dir / "downloads" / "manual").expanduser()
+        manual_dir = flags.manual_dir or data_dir / "downloads" / "manual"
         result = prepare.prepare_imagenet2012(manual_dir=manual_dir, shuffle=not flags.no_shuffle, **common)
     elif flags.command == "imagenet21k":
-        result = prepare.prepare_imagenet21k(source=flags.source.expanduser(), **common)
+        result = prepare.prepare_imagenet21k(source=flags.source, **common)
     elif flags.command == "folder":
         if flags.source is None and flags.validation_share is not None:
             raise UserError("--validation_share splits what --source names; it says nothing about --train and --validation.")
-        inputs = {name: path.expanduser() for name in ("train", "validation", "source") if (path := getattr(flags, name))}
+        inputs = {name: path for name in ("train", "validation", "source") if (path := getattr(flags, name))}
         share = 0.1 if flags.validation_share is None else flags.validation_share
         result = prepare.prepare_folder(name=flags.name, **inputs, validation_share=share, shuffle=not flags.no_shuffle, **common)
     _show(result)
@@ -97,15 +97,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--no_shuffle", action="store_true", help=text)
 
     imagenet = command("imagenet2012", "ILSVRC 2012 from its official tar files; one of the two is enough.")
-    imagenet.add_argument("--manual_dir", type=pathlib.Path, help="where the tars are; default: DATA_DIR/downloads/manual")
+    imagenet.add_argument("--manual_dir", type=cli.path, help="where the tars are; default: DATA_DIR/downloads/manual")
     no_shuffle(imagenet)
     large = command("imagenet21k", IMAGENET21K)
-    large.add_argument("--source", type=pathlib.Path, required=True, help="the tar of nXXXXXXXX.tar files, or a folder of them")
+    large.add_argument("--source", type=cli.path, required=True, help="the tar of nXXXXXXXX.tar files, or a folder of them")
     folder = command("folder", "Images in class folders, CLASS/IMAGE: trees, or .tar files of them.")
     folder.add_argument("--name", required=True, help="of the new data set: lower-case letters, digits and _")
-    folder.add_argument("--train", type=pathlib.Path, help="tree or tar of the training images")
-    folder.add_argument("--validation", type=pathlib.Path, help="tree or tar of the validation images, same classes")
-    folder.add_argument("--source", type=pathlib.Path, help="instead of these: one tree or tar, split by a hash of the path")
+    folder.add_argument("--train", type=cli.path, help="tree or tar of the training images")
+    folder.add_argument("--validation", type=cli.path, help="tree or tar of the validation images, same classes")
+    folder.add_argument("--source", type=cli.path, help="instead of these: one tree or tar, split by a hash of the path")
     folder.add_argument("--validation_share", type=float, help="share of --source for validation; default 0.1")
     no_shuffle(folder)
     for sub in (imagenet, large, folder):
@@ -113,15 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     digits = command("digits", "scikit-learn's handwritten digits; needs pip install 'imagenet_jax[quickstart]'.")
     others = [command(name, f"{name} as its authors publish it, for `evaluate --suite=paper`.") for name in papers.TO_PREPARE]
     for sub in others:
-        sub.add_argument("--source", type=pathlib.Path, required=True, help="the folder of it, or a tar")
+        sub.add_argument("--source", type=cli.path, required=True, help="the folder of it, or a tar")
     for sub in (imagenet, large, folder, digits, *others):
         overwrite(sub)
     check = command("verify", "Read every record of a prepared data set; compare its pixels, exactly, where there is something to.")
     check.add_argument("dataset", help="NAME[/CONFIG][:VERSION], such as imagenet2012/rst")
     one = check.add_mutually_exclusive_group()
     one.add_argument("--against", metavar="DATASET", help="the same images as they came, such as imagenet2012")
-    one.add_argument("--manual_dir", type=pathlib.Path, help="the same, for imagenet2012: the folder of its tars")
-    one.add_argument("--source", type=pathlib.Path, help="the same, for imagenet21k: its archive or folder of tars")
+    one.add_argument("--manual_dir", type=cli.path, help="the same, for imagenet2012: the folder of its tars")
+    one.add_argument("--source", type=cli.path, help="the same, for imagenet21k: its archive or folder of tars")
     return parser
 
 
@@ -207,10 +207,10 @@ def _verify(flags: argparse.Namespace, data_dir: pathlib.Path) -> int:
             raise UserError(f"{flag} is of {of}, and {flags.dataset} is none. Compare with a data set: --against=NAME.")
     archives = None
     if flags.manual_dir:
-        listings = prepare.imagenet2012_listings(flags.manual_dir.expanduser())
+        listings = prepare.imagenet2012_listings(flags.manual_dir)
         archives = {split: listing.entries for split, listing in listings.items()}
     elif flags.source:
-        archives = prepare.imagenet21k_splits(flags.source.expanduser())[0]
+        archives = prepare.imagenet21k_splits(flags.source)[0]
     verified = verify.verify(data_dir, flags.dataset, against=flags.against, archives=archives, jobs=flags.jobs)
     _show_verified(verified, flags.against or flags.manual_dir or flags.source)
     return cli.FAILED if verified.faults else cli.FINISHED

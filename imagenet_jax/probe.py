@@ -37,8 +37,6 @@ def main(argv: list[str]) -> int:
     flags = _parser().parse_args(argv)
     if flags.batch_size < 1:
         raise UserError(f"--batch_size={flags.batch_size} must be at least 1.")
-    if flags.json and not flags.json.absolute().parent.is_dir():  # before the work, not after it
-        raise UserError(f"{flags.json} cannot be written: its folder does not exist.")
     data_dir = locate.data_dir(flags.data_dir)
     learnt, counted = (open_source(data_dir, flags.dataset, split) for split in (flags.train_split, flags.eval_split))
     if counted.classes != learnt.classes:
@@ -157,13 +155,13 @@ def _content(weights: pathlib.Path, loaded: infer.LoadedModel, learnt: Source, c
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("probe", DESCRIPTION)
-    parser.add_argument("--weights", type=pathlib.Path, required=True, metavar="DIR|RUN", help="of `convert`, or of a run")
+    parser.add_argument("--weights", type=cli.path, required=True, metavar="DIR|RUN", help="of `convert`, or of a run")
     parser.add_argument("--dataset", required=True, help="NAME[/CONFIG][:VERSION], or the path of a folder SPLIT/CLASS/IMAGE")
     parser.add_argument("--data_dir", help="of prepared data sets; default: TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--train_split", default="train", help="default: train")
     parser.add_argument("--eval_split", default="validation", help="default: validation")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time; default 64")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write counts, penalties and circumstances")
+    parser.add_argument("--json", type=cli.new_file, metavar="FILE", help="write counts, penalties and circumstances")
     return parser
 
 

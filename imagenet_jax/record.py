@@ -24,7 +24,8 @@ FORMAT = 1
 def read(workdir: pathlib.Path) -> dict[str, Any]:
     """A run's config.json. Raises UserError where `workdir` is no run."""
     path = workdir / "config.json"
-    record = logs.needed_json(path, f"{workdir} is no run: it has no config.json. Train into it: main --workdir={workdir}")
+    absent = f"{workdir} is no run: it has no config.json. Train into it: python -m imagenet_jax.main --workdir={workdir}"
+    record = logs.needed_json(path, absent)
     if record.get("format") != FORMAT:
         raise UserError(f"{path} has format {record.get('format')}, this version reads {FORMAT}.")
     return record

@@ -1,7 +1,6 @@
 """Find pictures by a picture, by a word, or by both: `python -m imagenet_jax.search INDEX --word=dog`."""
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,8 +67,6 @@ def main(argv: list[str]) -> int:
         raise UserError("Give --image=FILE or --item=N, not both.")
     if not flags.image and flags.item is None and not flags.word:
         raise UserError("Give --image=FILE, --item=N or --word=WORD.")
-    if flags.json and not flags.json.absolute().parent.is_dir():
-        raise UserError(f"{flags.json} cannot be written: its folder does not exist.")
     index = Index(flags.index)
     senses, classes = _meant(flags.word, flags.sense, index.classes) if flags.word else ([], None)
     result = search(
@@ -78,7 +75,8 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
 
     for sense in senses:
-        print(f"{sense.key}  {len(sense.classes):4d} classes  {' > '.join(map(cli.printable, sense.path))}")
+        noun = "class  " if len(sense.classes) == 1 else "classes"
+        print(f"{sense.key}  {len(sense.classes):4d} {noun}  {' > '.join(map(cli.printable, sense.path))}")
     described = [
         {result.measure: float(score), **item} for score, item in zip(result.scores, index.describe(result.rows), strict=True)
     ]
@@ -121,21 +119,21 @@ def _vector(flags: argparse.Namespace, index: Index) -> np.ndarray | None:
     try:
         data = photos.read_file(flags.image)
     except (OSError, ValueError) as error:
-        raise UserError(f"{flags.image} cannot be read: {error}.") from None
+        raise UserError(f"{flags.image} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return embedder.for_queries(index, flags.weights).one(data).vector
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser("search", DESCRIPTION)
-    parser.add_argument("index", type=pathlib.Path, metavar="INDEX", help="of `embed`")
-    parser.add_argument("--image", type=pathlib.Path, metavar="FILE", help="a picture")
+    parser.add_argument("index", type=cli.path, metavar="INDEX", help="of `embed`")
+    parser.add_argument("--image", type=cli.path, metavar="FILE", help="a picture")
     parser.add_argument("--item", type=int, metavar="N", help="a picture of the index, by its number")
     parser.add_argument("--word", help="such as dog, crane, musical instrument")
     parser.add_argument("--sense", help="of --word: a wnid, or a word that stands above it")
     parser.add_argument("-k", type=int, default=20, help="results; default 20")
     parser.add_argument("--approximate", action="store_true", help="with what `index build` made, instead of looking at all")
-    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR|RUN", help="where the index's weights are now, if moved")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write senses and results")
+    parser.add_argument("--weights", type=cli.path, metavar="DIR|RUN", help="where the index's weights are now, if moved")
+    parser.add_argument("--json", type=cli.new_file, metavar="FILE", help="write senses and results")
     return parser
 
 

@@ -266,7 +266,7 @@ def write(folder: pathlib.Path, name: str, found: Sequence[Row], counter: Counte
 
 HEADING = (
     f"{'set':32s} {'px':>4s} {'':7s} {'':3s} {'images':>9s} {'top-1':>7s} {'95 % interval':>15s} {'top-5':>7s} {'loss':>7s} "
-    f"{'ECE':>6s}"
+    f"{'ECE':>6s} {'of half':>7s} {'with T':>6s} {'T':>5s}"
 )
 
 
@@ -280,7 +280,7 @@ def line(row: dict[str, Any]) -> str:
     if calibration := row.get("calibration"):
         text += f" {calibration['ece']:6.3f}"
         if t := calibration["temperature"]:
-            text += f"; of half {t['before']['ece']:.3f}, with T = {t['value']:.2f} {t['after']['ece']:.3f}"
+            text += f" {t['before']['ece']:7.3f} {t['after']['ece']:6.3f} {t['value']:5.2f}"
     if "corruption_error" in row:
         text += f" {'mCE' if row['set'] == C else 'CE'} {row['corruption_error']:.1%}"
     published = row.get("published_images") or row["images"]

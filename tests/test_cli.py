@@ -1,9 +1,14 @@
 """Exit codes and messages that all commands share, seen from outside."""
 
+import argparse
+import pathlib
 import subprocess
 import sys
 
 import pytest
+
+from imagenet_jax import cli
+from imagenet_jax.errors import UserError
 
 COMMANDS = ("main", "prepare", "evaluate", "report", "models", "checkpoints")
 
@@ -38,6 +43,24 @@ def test_a_fault_of_ours_keeps_its_traceback():
     done = call("from imagenet_jax import cli\ncli.run(lambda argv: 1 / 0)")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_home_directory_is_found_behind_a_flag(monkeypatch):
+    """Of `--out=~/x`, bash leaves the ~ as it is, and a folder of that name helps nobody."""
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=cli.path)
+    assert parser.parse_args(["--out=~/x"]).out == pathlib.Path("/home/me/x")
+    assert cli.path("a/~") == pathlib.Path("a/~")
+
+
+def test_a_file_that_cannot_be_written_is_said_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.new_file("x.json") == pathlib.Path("x.json")
+    with pytest.raises(UserError, match="its folder does not exist"):
+        cli.new_file("gone/x.json")
+    with pytest.raises(UserError, match="it is a folder"):
+        cli.new_file(str(tmp_path))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -108,7 +108,7 @@ def test_what_a_program_needs_is_named(source, tmp_path, monkeypatch):
         (["--model=resnet8", "--weights=in.safetensors", "--out=w", "--classes=classes.txt", "--crop_ratio=2"], "not in"),
         (["--model=resnet8", "--weights=in.safetensors", "--out=w", "--classes=classes.txt", "--interpolation=area"], "No interp"),
         (["--model=resnet8", "--weights=in.safetensors", "--out=w", "--classes=classes.txt", "--std=0,1,1"], "above 0"),
-        (["--workdir=.", "--out=w"], "is no run"),
+        (["--workdir=.", "--out=w"], "nor a run"),
     ],
 )
 def test_mistakes(source, flags, message, tmp_path, monkeypatch):

@@ -160,8 +160,8 @@ def test_mistakes(run, flags, message):
     [
         ([], "Give either --workdir=RUN"),
         (["--workdir=x", "--weights=x"], "Give either --workdir=RUN"),
-        (["--weights=x"], "needs --dataset=NAME"),
-        (["--weights=gone", "--dataset=tiny"], "Make such a folder"),
+        (["--weights=gone", "--dataset=tiny"], "neither a folder of weights"),
+        (["--workdir=gone"], "neither a folder of weights"),
     ],
 )
 def test_what_to_count_must_be_said(flags, message):
@@ -169,9 +169,18 @@ def test_what_to_count_must_be_said(flags, message):
         evaluate.main(flags)
 
 
-def test_a_directory_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match=r"is no run: it has no config.json"):
-        evaluate.main([f"--workdir={tmp_path}"])
+@pytest.mark.parametrize("flag", ["--weights", "--workdir"])
+def test_weights_do_not_say_what_to_count(tmp_path, flag):
+    (tmp_path / "weights.json").write_text("{}")
+    with pytest.raises(UserError, match="do not say what to count: --dataset=NAME"):
+        evaluate.main([f"{flag}={tmp_path}"])
+
+
+@pytest.mark.parametrize("text", ["x", "0", "224,", "-1", "1.5"])
+def test_sizes_that_are_none(text, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--workdir=x", f"--image_size={text}"])
+    assert "is not sizes in pixels with commas" in capsys.readouterr().err
 
 
 def test_a_run_without_a_checkpoint(run, tmp_path):

@@ -147,6 +147,7 @@ def test_parquet_and_vespa_hold_the_same_rows(exported):
     [
         (["dedup", "--threshold=0"], r"must be in \(0, 1\]"),
         (["export", "--out=gone/x"], "its folder does not exist"),
+        (["build", "--probes=-3"], "must be at least 1"),
     ],
 )
 def test_mistakes(make_index, tmp_path, flags, message):

@@ -65,7 +65,7 @@ def test_features_do_not_depend_on_the_batch_and_come_in_order(folder, tiny_data
         (["--dataset=tiny", "--train_split=train[:3]"], "has 3 images; a probe needs 5"),
         (["--dataset=tiny", "--batch_size=0"], "must be at least 1"),
         (["--dataset=tiny", "--json=gone/x.json"], "its folder does not exist"),
-        (["--dataset=tiny", "--weights=gone"], "is no run"),
+        (["--dataset=tiny", "--weights=gone"], "nor a run"),
     ],
 )
 def test_mistakes(folder, tiny_data, flags, message):

@@ -130,6 +130,8 @@ def _read_zip(path: pathlib.Path, entry: str) -> dict[str, np.ndarray]:
 def _read_legacy(path: pathlib.Path, entry: str) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = io.BytesIO(file.read(MAX_PICKLE))
+    if head.getbuffer()[:1] != b"\x80":  # with which every pickle since protocol 2 begins
+        raise ValueError("it is neither .safetensors nor of torch.save")
     storages = _Storages(path)
     magic, protocol, system = (pickles.load(head, {}, storages) for _ in range(3))
     if magic != MAGIC or protocol != PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:

@@ -1,7 +1,5 @@
 """`python -m imagenet_jax.report runs/r50 [runs/other weights/b0 ...]`."""
 
-import pathlib
-
 from imagenet_jax import cli
 from imagenet_jax.report import write_report
 
@@ -15,7 +13,7 @@ weights that `evaluate` counted may be among them; then the page has the evaluat
 def main(argv: list[str]) -> int | None:
     """Write the report and print its path. A directory that is no run raises `UserError`."""
     parser = cli.parser("report", DESCRIPTION)
-    parser.add_argument("workdirs", nargs="+", type=pathlib.Path, metavar="WORKDIR", help="directory of a run, or of weights")
+    parser.add_argument("workdirs", nargs="+", type=cli.path, metavar="WORKDIR", help="directory of a run, or of weights")
     print(write_report(parser.parse_args(argv).workdirs))
 
 

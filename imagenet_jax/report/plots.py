@@ -4,10 +4,11 @@ Only the object-oriented API of matplotlib is used: no pyplot, no global state, 
 to the page; what is drawn here knows nothing of runs.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 DPI = 96  # CSS pixels an inch; pictures are saved at DENSITY times as many
 DENSITY = 2
@@ -83,10 +86,9 @@ class Picture:
 
 def save_curves(panels: Sequence[Panel], xlabel: str, folder: pathlib.Path, stem: str) -> Picture:
     """Draw the panels above one another over a common x axis. Legend: the labelled series of the first panel."""
-    labelled = [s for s in panels[0].series if s.label]
-    texts = [_legend_text(s.label) for s in labelled]
-    columns = len(texts) if sum(len(text) + 7 for text in texts) <= 80 else 2
-    height = 270 + 120 * (len(panels) - 1) + 20 * (-(-len(labelled) // columns) if len(labelled) > 1 else 0)
+    texts = [_legend_text(s.label) for s in panels[0].series if s.label]
+    columns = _columns(texts)
+    height = 270 + 120 * (len(panels) - 1) + 20 * (-(-len(texts) // columns) if len(texts) > 1 else 0)
     for theme in THEMES:
         figure = _figure(WIDTH, height, theme)
         ratios = [2.2] + [1.0] * (len(panels) - 1)
@@ -95,14 +97,9 @@ def save_curves(panels: Sequence[Panel], xlabel: str, folder: pathlib.Path, stem
             _draw_panel(ax, panel, theme, below=panel is not panels[0])
         _label(axes[-1].set_xlabel, xlabel, theme)
         figure.align_ylabels(axes)
-        if len(labelled) > 1:
+        if len(texts) > 1:
             handles = [line for line in axes[0].get_lines() if line.get_gid() == "labelled"]
-            legend = figure.legend(
-                handles, texts, loc="outside upper left", ncols=columns,
-                frameon=False, borderaxespad=0.2, handlelength=2.2, columnspacing=1.4, prop=_font(9),
-            )  # fmt: skip
-            for text in legend.get_texts():
-                text.set(color=theme.text, parse_math=False)
+            _legend(figure, handles, texts, columns, theme)
         _save(figure, folder / f"{stem}-{theme.name}.png")
     return Picture(stem, WIDTH, height)
 
@@ -147,6 +144,29 @@ def pool(matrix: np.ndarray, block: int) -> np.ndarray:
     filled = np.zeros((size * block, size * block), matrix.dtype)
     filled[: len(matrix), : len(matrix)] = matrix
     return filled.reshape(size, block, size, block).max(axis=(1, 3))
+
+
+def _columns(texts: Sequence[str]) -> int:
+    """All beside one another where they fit, in the font that is there; else two columns, which keeps pairs together; else one."""
+    figure = _figure(WIDTH, 100, THEMES[0])
+    with _no_glyph_is_missed():
+        for columns in (len(texts), 2):
+            legend = _legend(figure, [Line2D([], []) for _ in texts], texts, columns, THEMES[0])
+            if texts and legend.get_window_extent().width <= figure.bbox.width:
+                return columns
+    return 1
+
+
+def _legend(figure: Figure, handles: Sequence[Any], texts: Sequence[str], columns: int, theme: Theme) -> Legend:
+    """To be read row by row, which matplotlib fills column by column."""
+    order = [i for column in range(columns) for i in range(column, len(texts), columns)]
+    legend = figure.legend(
+        [handles[i] for i in order], [texts[i] for i in order], loc="outside upper left", ncols=columns,
+        frameon=False, borderaxespad=0.2, handlelength=2.2, columnspacing=1.4, prop=_font(9),
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set(color=theme.text, parse_math=False)
+    return legend
 
 
 def _draw_panel(ax: Axes, panel: Panel, theme: Theme, below: bool) -> None:
@@ -217,7 +237,13 @@ def _font(size: float) -> font_manager.FontProperties:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
-    with warnings.catch_warnings():
-        # A class name in a script that no installed font has: boxes in the picture, the real name on the page.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
+    with _no_glyph_is_missed():
         figure.savefig(path, metadata={"Software": None})
+
+
+@contextlib.contextmanager
+def _no_glyph_is_missed() -> Generator[None]:
+    """A class name in a script that no installed font has: boxes in the picture, the real name on the page."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield

@@ -61,8 +61,8 @@ def _template(name: str) -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     formats = (
-        tables.percent, tables.number, tables.count, tables.scaled, tables.duration, tables.shown, tables.between, tables.points,
-        tables.points_between,
+        tables.percent, tables.number, tables.fixed, tables.count, tables.scaled, tables.duration, tables.shown, tables.between,
+        tables.points, tables.points_between,
     )  # fmt: skip
     environment.filters |= {f.__name__: f for f in formats}
     environment.globals |= {"interval": tables.interval, "weight_names": tables.NAMES, "dash": tables.DASH}
@@ -71,7 +71,7 @@ def _template(name: str) -> jinja2.Template:
 
 def _context(runs: list[Run], folder: pathlib.Path) -> dict[str, Any]:
     run = runs[0]
-    sides = [suites.Side(r.name, suites.read_rows(r.path, r.evaluations, r.notes), r.evaluations, r.notes) for r in runs]
+    sides = [_side(r) for r in runs]
     return {
         "title": run.name if len(runs) == 1 else f"{len(runs)} runs compared",
         "runs": [_summary(r) for r in runs],
@@ -94,9 +94,14 @@ def read_sides(folders: Sequence[pathlib.Path]) -> list[suites.Side]:
         if (path / "weights.json").is_file():
             sides.append(suites.read_weights(path, name))
         else:
-            run = read_run(path, name)
-            sides.append(suites.Side(name, suites.read_rows(path, run.evaluations, run.notes), run.evaluations, run.notes))
+            sides.append(_side(read_run(path, name)))
     return sides
+
+
+def _side(run: Run) -> suites.Side:
+    return suites.Side(
+        run.name, run.info["model"], suites.read_rows(run.path, run.evaluations, run.notes), run.evaluations, run.notes
+    )
 
 
 def _weights_context(sides: list[suites.Side], folder: pathlib.Path) -> dict[str, Any]:
@@ -104,7 +109,14 @@ def _weights_context(sides: list[suites.Side], folder: pathlib.Path) -> dict[str
     for i, side in enumerate(sides):
         evaluation = side.evaluations[0] if side.evaluations else None
         calibration = _calibration(evaluation, folder, f"reliability-{i}")
-        shown = {"name": side.name, "suite": _suite(side), "calibration": calibration, "categories": None, "worst": []}
+        shown = {
+            "name": side.name,
+            "model": side.model,
+            "suite": _suite(side),
+            "calibration": calibration,
+            "categories": None,
+            "worst": [],
+        }
         if evaluation:
             weights = tables.shown_weights(evaluation)
             shown["categories"] = categories.tree(evaluation, weights)
@@ -252,4 +264,4 @@ def _provenance(run: Run) -> list[tuple[str, str]]:
 
 
 def _settings(heading: str, tree: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(heading, "; ".join(f"{key} {tables.shown(value)}" for key, value in tables.flatten(tree).items()))]
+    return [(heading, "; ".join(f"{key} {tables.shown(value)}" for key, value in tables.flatten(tree).items()))] if tree else []

@@ -32,6 +32,7 @@ class Side(NamedTuple):
     """What is known of one model."""
 
     name: str
+    model: dict[str, Any]  # its name and its number of parameters; empty where weights.json does not say
     rows: list[Row]
     evaluations: list[Evaluation]
     notes: list[str]
@@ -45,7 +46,17 @@ def read_weights(folder: pathlib.Path, name: str) -> Side:
     rows = read_rows(folder, evaluations, notes)
     if not rows:
         raise UserError(f"{folder} was not evaluated: python -m imagenet_jax.evaluate --weights={folder} --dataset=NAME")
-    return Side(name, rows, evaluations, notes)
+    return Side(name, _model(folder / "weights.json"), rows, evaluations, notes)
+
+
+def _model(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        match json.loads(file.read_bytes()):
+            case {"model": {"name": str() as name, "parameters": int() as parameters}}:
+                return {"name": name, "parameters": parameters}
+    except (ValueError, OSError):
+        pass  # the page shows what was counted; `evaluate` has read the model
+    return {}
 
 
 def read_rows(folder: pathlib.Path, evaluations: Sequence[Evaluation], notes: list[str]) -> list[Row]:

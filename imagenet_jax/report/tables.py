@@ -49,6 +49,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
+def fixed(value: float | None, decimals: int = 3) -> str:
+    """A number of a column, whose decimal points stand below one another: 0.3 -> '0.300'."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:,.{decimals}f}"
+
+
 def count(value: float | None) -> str:
     """1281167 -> '1,281,167'."""
     return DASH if value is None or not math.isfinite(value) else f"{value:,.0f}"
@@ -92,12 +97,16 @@ def between(interval: Sequence[float] | None) -> str:
 
 def points(difference: float | None) -> str:
     """0.0123 -> '+1.23 points'."""
-    return DASH if difference is None else f"{100 * difference:+.2f}{SPACE}points"
+    return DASH if difference is None else f"{_signed(difference)}{SPACE}points"
 
 
 def points_between(interval: Sequence[float] | None) -> str:
     """(-0.001, 0.025) -> '-0.10 to +2.50'."""
-    return DASH if interval is None else f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
+    return DASH if interval is None else f"{_signed(interval[0])} to {_signed(interval[1])}"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def main_evaluation(run: Run) -> Evaluation | None:

@@ -33,10 +33,10 @@ class Approximate:
         faiss, path = _faiss(), index.folder / FILE
         try:
             facts = json.loads((index.folder / FACTS).read_text())
-            same = facts["of"] == _identity(index)
+            same = facts["of"] == _identity(index) and int(facts["probes"]) > 0
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{index.folder} has no approximate index ({error}). Make it: python -m imagenet_jax.index build"
+                f"{index.folder} has no approximate index ({error}). Make it: python -m imagenet_jax.index build {index.folder}"
             ) from None
         if not same:
             raise UserError(f"{path} is of other vectors than those beside it. Make it anew: python -m imagenet_jax.index build")

@@ -108,12 +108,13 @@ class Index:
 
     def refuse_unlike(self, other: dict[str, Any], what: str) -> None:
         """Raise UserError where `what`, whose manifest is `other`, was not made by the same model, weights and preprocessing."""
-        differing = [key for key in SAME if comparable(self.manifest)[key] != comparable(other)[key]]
-        if differing:
-            pairs = "; ".join(f"{key}: {comparable(self.manifest)[key]} here, {comparable(other)[key]} there" for key in differing)
-            raise UserError(
-                f"{what} cannot be compared with {self.folder}, they differ in {pairs}. Embed both with the same weights."
-            )
+        for key in SAME:  # another model has other weights, too: the first says enough
+            ours, theirs = comparable(self.manifest)[key], comparable(other)[key]
+            if ours != theirs:
+                raise UserError(
+                    f"{what} cannot be compared with {self.folder}, they differ in {key}: {_unlike(ours, theirs)}. "
+                    "Embed both with the same weights."
+                )
 
     def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
@@ -157,6 +158,13 @@ class Index:
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self.classes):
             raise UserError(f"{self.folder} is damaged: it has predictions of classes that it does not name. Embed again.")
         return Predictions(classes, probabilities)
+
+
+def _unlike(ours: Any, theirs: Any) -> str:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+        return "; ".join(f"{name} {ours.get(name)} here, {theirs.get(name)} there" for name in names)
+    return f"{str(ours)[:12]} here, {str(theirs)[:12]} there"
 
 
 def describe_top(classes: np.ndarray, probabilities: np.ndarray, names: Sequence[str], count: int = 5) -> list[dict[str, Any]]:

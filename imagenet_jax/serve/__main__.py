@@ -1,7 +1,5 @@
 """A page to search with: `python -m imagenet_jax.serve INDEX`."""
 
-import pathlib
-
 from imagenet_jax import cli, embed, embedder, runtime
 from imagenet_jax.errors import UserError
 from imagenet_jax.retrieval.store import Index
@@ -15,8 +13,8 @@ shows what the model sees in a picture, and where. The pictures themselves must 
 def main(argv: list[str]) -> int:
     """Open everything, then serve."""
     parser = cli.parser("serve", DESCRIPTION)
-    parser.add_argument("index", type=pathlib.Path, metavar="INDEX", help="of `embed`")
-    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR|RUN", help="where the index's weights are now, if moved")
+    parser.add_argument("index", type=cli.path, metavar="INDEX", help="of `embed`")
+    parser.add_argument("--weights", type=cli.path, metavar="DIR|RUN", help="where the index's weights are now, if moved")
     parser.add_argument("--port", type=int, default=8090, help="default 8090; 0: any that is free")
     flags = parser.parse_args(argv)
     if not 0 <= flags.port < 1 << 16:

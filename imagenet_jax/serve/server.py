@@ -12,6 +12,7 @@ import http.server
 import importlib.resources
 import json
 import re
+import sys
 import urllib.parse
 from collections.abc import Callable
 from http import HTTPStatus
@@ -27,14 +28,23 @@ TIMEOUT = 30  # seconds without a byte from the browser
 UPLOAD_TYPE = "application/octet-stream"
 
 
-def make_server(site: Site, port: int) -> http.server.ThreadingHTTPServer:
+class Server(http.server.ThreadingHTTPServer):
+    """A thread a connection, none of which outlives the process."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went on to another page before the answer came is no fault; the rest keeps its traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def make_server(site: Site, port: int) -> Server:
     """A server on 127.0.0.1, not serving yet; port 0 takes a free one. Raises UserError where the port is taken."""
     try:
-        server = http.server.ThreadingHTTPServer((ADDRESS, port), functools.partial(Handler, site))
+        return Server((ADDRESS, port), functools.partial(Handler, site))
     except OSError as error:
         raise UserError(f"Port {port} cannot be used: {error.strerror}. Use another --port, or 0 for any.") from None
-    server.daemon_threads = True
-    return server
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,21 +60,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page, a search, a picture, or where the model looks in it."""
-        place = urllib.parse.urlsplit(self.path)
-        query = dict(urllib.parse.parse_qsl(place.query, max_num_fields=10))
+        try:
+            place = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(place.query, max_num_fields=10))
+        except ValueError as error:
+            return self._send(HTTPStatus.BAD_REQUEST, *_json({"error": f"This is no address: {error}."}))
+        of = query.pop("of", "")  # tells pictures of one index from another's in the browser's cache
         match place.path:
             case "/":
                 self._answer(lambda: (page()[0], "text/html; charset=utf-8"))
             case "/search":
                 self._answer(lambda: _json(self._site.search(parse(query))))
             case "/image":
-                self._answer(lambda: (self._site.image(parse(query)), "image/jpeg"), keep=True)
+                self._answer(lambda: (self._site.image(parse(query)), "image/jpeg"), keep=of == self._site.key)
             case "/heat":
                 label = query.pop("label", "")
                 number = int(label) if re.fullmatch(r"\d{1,7}", label, re.ASCII) else -1
-                self._answer(lambda: (self._site.heat(parse(query), number), "image/png"), keep=True)
+                self._answer(lambda: (self._site.heat(parse(query), number), "image/png"), keep=of == self._site.key)
             case _:
                 self._send(HTTPStatus.NOT_FOUND, *_json({"error": "There is nothing here."}))
+        return None
 
     def do_POST(self) -> None:
         """A picture to search with."""
@@ -133,7 +148,7 @@ def page() -> tuple[bytes, str]:
         (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
         hashes[tag] = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; img-src 'self'; "
+        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; img-src 'self' data:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
     return html.encode(), policy
@@ -143,7 +158,7 @@ def _json(content: Any) -> tuple[bytes, str]:
     return json.dumps(content).encode(), "application/json"
 
 
-def run(server: http.server.ThreadingHTTPServer, what: str) -> int:
+def run(server: Server, what: str) -> int:
     """Serve until Ctrl-C."""
     print(f"{what}: http://{ADDRESS}:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
     try:

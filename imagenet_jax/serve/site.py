@@ -7,6 +7,7 @@ memory, as the model sees them, until there are too many.
 import collections
 import hashlib
 import io
+import json
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,13 +17,14 @@ import jax
 import numpy as np
 from PIL import Image
 
-from imagenet_jax import explain, search
+from imagenet_jax import explain
 from imagenet_jax.data.batches import photos
 from imagenet_jax.data.reading.records import Source
 from imagenet_jax.embedder import Embedder, Query
 from imagenet_jax.errors import UserError
 from imagenet_jax.retrieval import words
 from imagenet_jax.retrieval.store import Index, describe_top
+from imagenet_jax.search import Result, search
 
 RESULTS = 60
 LEAST = 0.05  # of a word's probability: what the model thinks less likely only buries the rest
@@ -60,6 +62,7 @@ class Site:
         self.index, self._source, self._embedder = index, source, embedder
         self._lock, self._uploads = threading.Lock(), collections.OrderedDict[str, Query]()
         self._paths = words.paths_of(index.classes)
+        self.key = hashlib.sha256(json.dumps(index.manifest, sort_keys=True).encode()).hexdigest()[:12]  # of this index
         loaded = embedder.loaded
         self._heat = jax.jit(explain.make_heat_step(loaded.model, mean=loaded.mean, std=loaded.std))
 
@@ -74,21 +77,17 @@ class Site:
         if asked.category:
             within = set(words.sense_of(asked.category, names).classes)
             classes = within if classes is None else classes & within
-        vector = self._vector(asked)
-        if vector is None and classes is None:
-            return {"total": len(self.index), "senses": [], "results": [], "facets": [], "measure": None, "picture": None}
-        with self._lock:
-            found = search.search(self.index, RESULTS, vector=vector, classes=sorted(classes) if classes is not None else None)
-        if found.measure == "probability":
-            found = found._replace(rows=found.rows[found.scores >= LEAST], scores=found.scores[found.scores >= LEAST])
+        found = self._found(asked, classes)
         items = self.index.describe(found.rows)
         results = [
             {"row": item["row"], "name": item["name"], "score": float(score), **self._named(item["top"][0])}
             for item, score in zip(items, found.scores, strict=True)
         ]
         return {
+            "key": self.key,
             "total": len(self.index),
             "measure": found.measure,
+            "most": RESULTS,
             "least": LEAST,
             "senses": [{"key": s.key, "path": s.path, "count": len(s.classes), "chosen": s.key == asked.sense} for s in senses],
             "results": results,
@@ -96,6 +95,18 @@ class Site:
             "category": words.sense_of(asked.category, names).path[-1] if asked.category else None,
             "picture": self._picture(asked),
         }
+
+    def _found(self, asked: Asked, classes: set[int] | None) -> Result:
+        """Up to RESULTS rows, of `classes` and most like the picture; where neither is asked for, from all over the index."""
+        vector = self._vector(asked)
+        if vector is None and classes is None:
+            rows = np.linspace(0, len(self.index) - 1, min(RESULTS, len(self.index))).astype(np.int64)
+            return Result(rows, np.zeros(len(rows), np.float32), "")
+        with self._lock:
+            found = search(self.index, RESULTS + 1, vector=vector, classes=None if classes is None else sorted(classes))
+        itself = -1 if asked.item is None else asked.item
+        wanted = found.scores >= LEAST if found.measure == "probability" else found.rows != itself
+        return found._replace(rows=found.rows[wanted][:RESULTS], scores=found.scores[wanted][:RESULTS])
 
     def add(self, data: bytes) -> str:
         """Take a picture to search with; returns its key. Raises UserError where it does not decode."""

@@ -191,6 +191,13 @@ def test_a_pickle_that_is_not_torchs_is_said_to_be_none(tmp_path):
         torch_files.read(path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 a photograph", b"{}"])
+def test_another_file_is_said_to_be_another(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"it is neither \.safetensors nor of torch\.save"):
+        torch_files.read(tmp_path / "x.pth")
+
+
 def test_reading_needs_no_torch(torch, tmp_path):
     torch.save({"w": torch.ones(3)}, tmp_path / "w.pth")
     code = """if True:

@@ -73,7 +73,7 @@ def test_small_categories_of_many_classes_are_left_out(run):
 def test_the_page_has_both_sections(run):
     page = write_report([run]).read_text()
     assert "name of root › name of chain" in page  # noqa: RUF001
-    assert "Mean over mistakes 7.36, over the 1, 5 most likely classes of all images 0.846, 6.5." in page
+    assert "Mean over mistakes 7.36, over the 1, 5 most likely classes of all images 0.85, 6.50." in page
     assert "87.12\u00a0%" in page
     assert "three</strong>" in page
     assert "taken for five (1)" in page

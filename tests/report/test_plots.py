@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from imagenet_jax.report import plots
@@ -17,6 +18,19 @@ def test_curves_are_saved_for_both_schemes_at_double_density(tmp_path):
             assert image.size == (2 * picture.width, 2 * picture.height)
             corner[theme] = image.convert("RGB").getpixel((0, 0))
     assert corner == {"light": (255, 255, 255), "dark": (0x15, 0x18, 0x1C)}
+
+
+@pytest.mark.parametrize("names", [["W" * 12] * 3, ["W" * 28] * 3, ["a", "b", "c"]], ids=["two columns", "one column", "a row"])
+def test_a_legend_is_not_cut_off(tmp_path, names):
+    plots.save_curves([plots.Panel("loss", [series(name, i) for i, name in enumerate(names)])], "epoch", tmp_path, "loss")
+    with Image.open(tmp_path / "loss-light.png") as image:
+        assert np.asarray(image.convert("L"))[:120, -4:].min() == 255
+
+
+def test_a_legend_is_read_row_by_row(tmp_path):
+    figure = plots._figure(plots.WIDTH, 100, plots.THEMES[0])
+    legend = plots._legend(figure, [plots.Line2D([], []) for _ in range(3)], ["a", "b", "c"], 2, plots.THEMES[0])
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "c", "b"]  # matplotlib fills the first column with two
 
 
 def test_names_from_outside_are_drawn_as_they_are(tmp_path):

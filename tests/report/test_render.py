@@ -103,6 +103,14 @@ def test_names_from_outside_are_text(make_run):
     assert "<script>alert(3)</script>" in page.text
 
 
+def test_a_long_class_name_is_cut_at_the_matrix_and_whole_in_its_title(make_run):
+    """Uncut, it pushed the matrix off the page: column heads stand upright."""
+    name = "a name that goes on and on, with a Latin one behind it"
+    page = report.write_report([make_run(names=[name, *"abcdefghi"])]).read_text()
+    assert page.count(f'<span title="{name}">{name}</span></th>') == 2
+    assert ".matrix th span { display: block; max-inline-size: 11rem; overflow: hidden; text-overflow: ellipsis;" in page
+
+
 def test_a_thousand_classes(make_run):
     names = [f"class number {i}" for i in range(1000)]
     page = read_page(report.write_report([make_run(names=names)]))
@@ -146,6 +154,15 @@ def test_a_run_that_began_from_weights_says_so(make_run):
     info["init"] = {"sha256": "0a1b", "head": "new"}
     (work / "config.json").write_text(json.dumps(info))
     assert "Began from weights/<i>, head new, sha256 0a1b" in read_page(report.write_report([work])).text
+
+
+def test_what_was_not_encoded_anew_has_no_row(make_run):
+    run = make_run()
+    assert "Encoded anew" not in read_page(report.write_report([run])).text
+    info = json.loads((run / "config.json").read_text())
+    info["dataset"]["encoding"] = {"short_side": 256, "quality": None}
+    (run / "config.json").write_text(json.dumps(info))
+    assert "Encoded anew short_side 256" in read_page(report.write_report([run])).text
 
 
 def test_a_run_that_has_only_started(make_run):

@@ -61,7 +61,7 @@ def test_two_models_are_compared_image_by_image(weights, right):
     assert second["difference"] == pytest.approx(right[1].mean() - right[0].mean())
     assert second["interval"] == bootstrap.interval(right[1].astype(float) - right[0])
     text = words(report.write_report([a, b]))
-    low, high = (f"{100 * x:+.2f}" for x in second["interval"])
+    low, high = (f"{100 * x:+.2f}".replace("-", "\N{MINUS SIGN}") for x in second["interval"])
     for expected in (
         "2 models compared", f"{100 * second['difference']:+.2f} points {low} to {high}", "ImageNet-R of 30,000 published images",
         "90.00 %", "25.00 %", "37.50 %", "0.123", f"{100 * right[0].mean():.2f} %",
@@ -84,6 +84,20 @@ def test_other_images_are_not_paired(weights, right, changed):
     else:
         assert lines[0]["cells"][1]["interval"] is None
         assert "not paired" in words(report.write_report([a, b]))
+
+
+def test_a_folder_of_weights_says_what_it_is_and_no_more_than_it_knows(weights, right):
+    """Columns that no row fills are not there; a weights.json of something else is no reason for no page."""
+    folder = weights("a", [row(right[0])], [right[0]])
+    text = words(report.write_report([folder]))
+    assert "mCE" not in text
+    assert "Weights Images" not in text
+    assert "metrics.jsonl" not in text
+    (folder / "weights.json").write_text('{"model": {"name": "<b>", "parameters": 4652008}}')
+    assert "<b>, 4.65 M parameters" in words(report.write_report([folder]))
+    averaged = weights("b", [row(right[0], weights="ema", corruption_error=0.5)], [right[0]])
+    assert "View Weights Images" in words(report.write_report([averaged]))
+    assert "mCE, CE" in words(report.write_report([averaged]))
 
 
 def test_images_that_do_not_count_are_in_no_pair(weights, right):

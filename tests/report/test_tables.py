@@ -8,6 +8,8 @@ from imagenet_jax.report import read, tables
 
 def test_formats():
     assert tables.percent(0.97222) == "97.22\u00a0%"
+    assert [tables.fixed(x) for x in (0.3, 1234.5678, None, math.nan)] == ["0.300", "1,234.568", "–", "–"]  # noqa: RUF001
+    assert tables.points_between((-0.001, 0.025)) == "−0.10 to +2.50"  # noqa: RUF001
     assert [tables.number(x) for x in (0.10234, 1250.9, 1e-7, math.nan)] == ["0.1023", "1,251", "1e-07", "–"]  # noqa: RUF001
     assert tables.scaled(25557032) == "25.6\u00a0M"
     assert tables.duration(7385) == "2\u00a0h\u00a003\u00a0min"

@@ -91,6 +91,9 @@ def test_other_weights_are_refused(make_index, vectors, tmp_path):
     one.refuse_unlike(one.manifest, "itself")
     with pytest.raises(UserError, match="weights: w here, v there"):
         one.refuse_unlike(other.manifest, "b")
+    another = other.manifest | {"model": {"name": "vit", "settings": {}}}
+    with pytest.raises(UserError, match=r"they differ in model: name none here, vit there\. Embed"):  # and not in all that follows
+        one.refuse_unlike(another, "b")
 
 
 def test_a_killed_writer_leaves_no_shard(make_index, vectors, tmp_path, monkeypatch):

@@ -3,6 +3,9 @@
 import http.client
 import io
 import json
+import socket
+import struct
+import threading
 
 import pytest
 from PIL import Image
@@ -32,6 +35,17 @@ def test_searches_by_word_and_by_item(port):
     assert found["picture"]["name"] == "<b>03.png"
     assert len(found["picture"]["top"]) == 5
     assert found["picture"]["top"][0]["path"][0] == "entity"
+
+
+def test_the_way_in_is_a_sample_of_all(site, monkeypatch):
+    assert [len(site.search(Asked())["results"]), site.search(Asked())["measure"]] == [12, ""]
+    monkeypatch.setattr("imagenet_jax.serve.site.RESULTS", 4)
+    assert [r["row"] for r in site.search(Asked())["results"]] == [0, 3, 7, 11]
+
+
+def test_a_picture_is_not_among_those_like_it(site):
+    rows = [r["row"] for r in site.search(Asked(item=3))["results"]]
+    assert sorted(rows) == [i for i in range(12) if i != 3]
 
 
 def test_an_uploaded_picture_is_searched_for_and_explained(port, pictures):
@@ -65,6 +79,7 @@ def test_an_uploaded_picture_is_searched_for_and_explained(port, pictures):
         ("/search?name=x", 400),
         ("/search?category=n0", 400),
         ("/search?word=dog&sense=n02012849", 400),
+        ("/search?" + "&".join(f"a{i}=1" for i in range(20)), 400),
     ],
 )
 def test_nothing_but_the_pictures_of_the_index_by_number(port, path, status):
@@ -86,6 +101,11 @@ def test_nothing_but_the_pictures_of_the_index_by_number(port, path, status):
 )
 def test_other_pages_cannot_ask(port, headers, status):
     assert ask(port, "GET", "/search?word=entity", **headers)[0].status == status
+
+
+def test_an_address_that_is_none_is_refused_without_a_traceback(port, capsys):
+    assert ask(port, "GET", "http://[x/", Host=f"127.0.0.1:{port}")[0].status == 400
+    assert capsys.readouterr().err == ""
 
 
 def test_localhost_is_us_too(port):
@@ -111,13 +131,42 @@ def test_what_is_no_picture_is_said(port):
     assert "does not decode" in json.loads(content)["error"]
 
 
+def test_a_browser_that_goes_on_before_the_answer_is_no_fault(port, site, capsys, monkeypatch):
+    asked, gone = threading.Event(), threading.Event()
+
+    def slow(*args):
+        asked.set()
+        gone.wait(10)
+        return b"x" * (1 << 20)
+
+    monkeypatch.setattr(site, "image", slow)
+    with socket.create_connection(("127.0.0.1", port)) as browser:
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it, as browsers do
+        browser.sendall(f"GET /image?item=0 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        asked.wait(10)
+    gone.set()
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_browser_keeps_pictures_of_this_index_alone(port):
+    """They are named by number: another index on the same port has others under the same."""
+    key = json.loads(ask(port, "GET", "/search")[1])["key"]
+    assert ask(port, "GET", f"/image?item=0&of={key}")[0].getheader("Cache-Control") == "private, max-age=600"
+    assert ask(port, "GET", "/image?item=0&of=other")[0].getheader("Cache-Control") == "no-store"
+    assert b"&of=${key}" in ask(port, "GET", "/")[1]
+
+
 def test_the_policy_lets_the_page_run_its_own_script_alone(port):
     response, content = ask(port, "GET", "/")
     policy = response.getheader("Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert b"http" not in content.split(b"<style>")[0]  # nothing from elsewhere
-    assert b"//" not in content.split(b"<script>")[0].replace(b"</", b"")
+    head = content.split(b"<script>")[0].replace(b"http:%2F%2Fwww.w3.org%2F2000%2Fsvg", b"")  # a name, which nobody fetches
+    assert b"http" not in head  # nothing from elsewhere
+    assert b"//" not in head
 
 
 def test_it_binds_loopback_alone(site):

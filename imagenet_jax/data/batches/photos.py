@@ -74,7 +74,7 @@ def open_photos(folder: pathlib.Path) -> Source:
 
 def read_file(path: pathlib.Path) -> bytes:
     """A file's content. Raises ValueError where it is no regular file or larger than any photograph, OSError as open does."""
-    if not path.is_file():  # a pipe or a device would never end
+    if path.exists() and not path.is_file():  # a pipe or a device would never end
         raise ValueError("it is no regular file")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
