@@ -26,7 +26,7 @@ TO_TRANSFORMERS = [
 
 
 def tiny(name="vit_b_16", depth=1, **settings):
-    return models.create(name, num_classes=7, depth=depth, **TINY, **settings)
+    return models.create(name, num_classes=7, depth=depth, **(TINY | settings))
 
 
 def split_qkv(state):
