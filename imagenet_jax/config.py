@@ -277,8 +277,11 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config as JSON gives it back: nested dicts, lists, numbers, strings."""
-    return json.loads(json.dumps(config.to_dict()))
+    """The config as JSON gives it back: nested dicts, lists, numbers, strings. UserError: values that JSON does not know."""
+    try:
+        return json.loads(json.dumps(config.to_dict()))
+    except TypeError as error:
+        raise UserError(f"The config cannot be written down: {error}. Use Python's own numbers, strings and tuples.") from None
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:

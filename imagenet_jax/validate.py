@@ -46,6 +46,11 @@ def config(c: Config, *, devices: int) -> None:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
     if c.bce_target_threshold and not c.loss.startswith("sigmoid"):
         raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
+    if c.model.param_dtype in ("bfloat16", "float16"):  # an average that keeps 0.9999 stands still in bfloat16
+        raise UserError(
+            f"model.param_dtype={c.model.param_dtype}: parameters and their averages would lose every change of less than a "
+            "thousandth. Leave it float32; --config.model.dtype=bfloat16 is what saves time and memory."
+        )
     _batches(c, devices)
     if c.model.name is None and not c.init_from:
         raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models`) or --config.init_from.")

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from imagenet_jax import config, validate
@@ -87,6 +88,7 @@ def test_differences_are_named_by_dotted_key():
         ("epochs", float("nan"), "epochs=nan is no finite number"),
         ("no_weight_decay", ("(",), "is no regular expression"),
         ("eval_batch_size", 5, "eval_batch_size=5 does not divide into 2 devices"),
+        ("model.param_dtype", "bfloat16", "would lose every change of less than a thousandth"),
         ("mean", (123.7, 116.3, 103.5), "are of images in 0 .. 1. Divide those of images in 0 .. 255 by 255"),
         ("std", (0.2, 0.2, float("nan")), "std=.* is not of the form"),
         ("mean", ("a", 0.5, 0.5), "mean=.* is not of the form"),
@@ -102,7 +104,7 @@ def test_differences_are_named_by_dotted_key():
 )
 def test_values_that_cannot_be(key, value, message):
     c = config.default()
-    c[key] = value
+    c.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         validate.config(c, devices=2)
 
@@ -155,6 +157,13 @@ def test_settings_of_other_types_are_left_to_whoever_knows_them(tmp_path):
 def test_keys_below_settings_are_no_settings(key):
     with pytest.raises(UserError, match=f"No config key '{key}'"):
         config.load("resnet18", [f"--config.{key}=1"])
+
+
+def test_a_value_that_json_does_not_know_is_named():
+    c = config.default()
+    c.augment = (("flip", {"probability": np.float32(0.5)}),)
+    with pytest.raises(UserError, match="cannot be written down: Object of type float32"):
+        config.plain(c)
 
 
 def test_steps_that_cannot_be_counted_or_evaluated_are_none():

@@ -173,7 +173,10 @@ class Cost(NamedTuple):
 
 
 def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
-    """Count from shapes alone (nothing is computed or compiled), at `image_size` pixels, else at the native size."""
+    """Count from shapes alone (nothing is computed or compiled), at `image_size` pixels, else at the native size.
+
+    Raises UserError where images are so small that strides leave nothing of a map, whose mean would then be NaN.
+    """
     side = image_size or model.native_size
     image = jax.ShapeDtypeStruct((1, side, side, channels), model.dtype)
 
@@ -182,7 +185,11 @@ def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
 
     jaxpr, (_, variables) = jax.make_jaxpr(run, return_shape=True)(image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    work = [_work(equation) for equation in _equations(jaxpr.jaxpr)]
+    equations = list(_equations(jaxpr.jaxpr))
+    # Maps have four axes; a table of positions for no token may well be empty.
+    if any(variable.aval.ndim == 4 and not variable.aval.size for equation in equations for variable in equation.outvars):
+        raise UserError(f"Images of {side} x {side} pixels are too small for this model: its strides leave nothing of them.")
+    work = [_work(equation) for equation in equations]
     return Cost(parameters, *(sum(column) for column in zip(*filter(None, work), strict=True)))
 
 

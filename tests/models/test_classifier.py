@@ -66,6 +66,12 @@ def test_cost_follows_image_size_and_channels():
     assert models.cost(model).parameters - models.cost(model, channels=1).parameters == 2 * 9 * 16
 
 
+@pytest.mark.parametrize("name", ["vgg11", "convnextv2_atto", "airbench94"])
+def test_images_of_which_strides_leave_nothing_are_refused(name):
+    with pytest.raises(UserError, match="Images of 8 x 8 pixels are too small"):
+        models.cost(models.create(name, num_classes=3), 8)
+
+
 def test_importing_the_zoo_makes_no_jax_call():
     """With a platform that does not exist, the first jax call would fail."""
     subprocess.run([sys.executable, "-c", "import imagenet_jax.models"], env={**os.environ, "JAX_PLATFORMS": "absent"}, check=True)
