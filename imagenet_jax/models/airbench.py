@@ -86,9 +86,7 @@ class Airbench(layers.Classifier):
         for i, width in enumerate(self.widths):
             x = Group(width, train, self.bn_group, self.bn_momentum, self.bias_gain, **dtypes, name=f"group{i + 1}")(x)
         if not x.size:
-            raise UserError(
-                f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small: pooling leaves nothing."
-            )
+            raise UserError(f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small: pooling leaves nothing.")
         maps = {"pooled": jnp.max(x, (1, 2)).astype(self.wide)}
         if head:
             fc = nn.Dense(self.num_classes, False, self.wide, self.param_dtype, kernel_init=layers.linear_init, name="fc")
