@@ -22,6 +22,8 @@ TERMINATED = 143  # SIGTERM (128 + 15), likewise
 REQUEUED = 138  # SIGUSR1 (128 + 10 on Linux), which SLURM sends before a job's end, likewise
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # wherever it is met, it is the disk's fault, not ours
 
+PATHS = (errno.ENAMETOOLONG, errno.EACCES)  # and here that of the path, which the user named
+
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """A parser whose --help shows `description` as written; flags are spelt in full, so that a typo is an error."""
@@ -51,7 +53,8 @@ def new_file(text: str) -> pathlib.Path:
 def run(command: Callable[[list[str]], int | None]) -> None:
     """Run `command(sys.argv[1:])` and leave the process with one of the exit codes above.
 
-    A `UserError` or `RunError` ends in its one message on stderr. Anything else is a fault of ours and keeps its traceback.
+    A `UserError` or `RunError` ends in its one message on stderr, as does what the disk or a path is to blame for. Anything else
+    is a fault of ours and keeps its traceback.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
@@ -65,9 +68,12 @@ def run(command: Callable[[list[str]], int | None]) -> None:
     except BrokenPipeError:  # `| head`: the reader went away before the end
         code = FAILED
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno in PATHS and error.filename:
+            code = _say(f"{error.strerror}: {error.filename}. Name another path, or ask for access to it.", USER_MISTAKE)
+        elif error.errno in DISK:
+            code = _say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}. Make room, and run it again.", FAILED)
+        else:
             raise
-        code = _say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}. Make room, and run it again.", FAILED)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import runpy
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,9 @@ FREE_ON_RESUME = (
 # A ConfigDict. Its stubs give every attribute the union of all types it could hold, which helps nobody.
 Config = Any
 
-# Keyword arguments of the model and of the optimizer: where keys are free. models.create and optim.optimizers check them.
-SETTINGS = ("model.settings", "optimizer.")
+# Keyword arguments of the model and of the optimizer: keys are free there. models.create and optim.optimizers check them.
+SETTINGS = ("model.settings", "optimizer")
+OPTIMIZER = "--config.optimizer.name="
 
 # How images become what the model sees. In `default()` these are None: the weights of init_from say it, else this does.
 PREPROCESSING = {
@@ -98,6 +100,7 @@ def default() -> Config:
 
     # Optimizer: a name from optim/optimizers.py, which also says what its settings are and where its weight decay goes. They are
     # keys beside the name: c.optimizer.update(name="lamb", b2=0.99), --config.optimizer.momentum=0.85; else its defaults hold.
+    # A flag that names another optimizer begins from that one's defaults.
     c.optimizer = config_dict.ConfigDict()
     c.optimizer.name = "sgd"
     c.weight_decay = 1e-4
@@ -161,23 +164,27 @@ def load(path: str, overrides: list[str]) -> Config:
     Raises UserError for a file that is not there, an unknown key (with near matches) and a value of the wrong type.
     """
     file = find(path)
-    made = _call(file, runpy.run_path(str(file)), path.partition(":")[2])
+    made = _made(file, path.partition(":")[2])
     if not isinstance(made, config_dict.ConfigDict):
         raise UserError(f"{file}: get_config() must return config.default() with changed values.")
     config: Any = made
-    known = [k for k in leaves(default().to_dict()) if not _free(k)]
-    found = [k for k in leaves(config.to_dict()) if not _free(k)]
+    known, found = ([k for k in leaves(c.to_dict()) if not _free(k) and k not in SETTINGS] for c in (default(), config))
     for key in found:
         if key not in known:
             raise unknown("config key", key, known, f"{file} sets it; config.default() lists all.")
     if missing := set(known) - set(found):
         raise UserError(f"{file}: get_config() must return config.default() with changed values; {min(missing)} is gone.")
-    typed = []
+    typed, name = [], config.optimizer.name
+    for flag in overrides:
+        if flag.startswith(OPTIMIZER) and flag != OPTIMIZER + name:
+            config.optimizer = config_dict.ConfigDict({"name": name})  # another optimizer has none of the file's settings
     for flag in overrides:
         key, _, value = flag.removeprefix("--config.").partition("=")
         if _free(key):  # their types are not known here
             section, _, setting = key.rpartition(".")
-            (config.optimizer if section == "optimizer" else config.model.settings)[setting] = _literal(value)
+            settings = config.optimizer if section == "optimizer" else config.model.settings
+            with settings.unlocked(), settings.ignore_type():
+                settings[setting] = _literal(value)
             continue
         if key not in known:
             raise unknown("config key", key, known, "config.default() lists all.")
@@ -189,6 +196,19 @@ def load(path: str, overrides: list[str]) -> Config:
     except (flags.Error, ValueError, SyntaxError) as error:
         raise UserError(f'{error}. Set as in --config.epochs=3 or --config.mean="(0.5,0.5,0.5)".') from None
     return config
+
+
+def _made(file: pathlib.Path, variant: str) -> Any:
+    """What get_config() of a file gives. Raises UserError, with the file's line, for whatever ends it."""
+    try:
+        return _call(file, runpy.run_path(str(file)), variant)
+    except UserError:
+        raise
+    except Exception as error:  # of a program that is not ours
+        at = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else at[-1] if at else None
+        where = f"{file}, line {line}" if line else file
+        raise UserError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _call(file: pathlib.Path, module: dict[str, Any], variant: str) -> Any:
@@ -206,7 +226,7 @@ def _call(file: pathlib.Path, module: dict[str, Any], variant: str) -> Any:
 
 def _free(key: str) -> bool:
     """Whether a dotted key is a setting of the model or of the optimizer."""
-    return key.startswith(SETTINGS) and key != "optimizer.name"
+    return key.rpartition(".")[0] in SETTINGS and key != "optimizer.name"
 
 
 def _literal(text: str) -> Any:
@@ -257,8 +277,11 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def plain(config: Config) -> dict[str, Any]:
-    """The config as JSON gives it back: nested dicts, lists, numbers, strings."""
-    return json.loads(json.dumps(config.to_dict()))
+    """The config as JSON gives it back: nested dicts, lists, numbers, strings. UserError: values that JSON does not know."""
+    try:
+        return json.loads(json.dumps(config.to_dict()))
+    except TypeError as error:
+        raise UserError(f"The config cannot be written down: {error}. Use Python's own numbers, strings and tuples.") from None
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:

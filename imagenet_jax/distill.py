@@ -36,6 +36,7 @@ def find(c: dict[str, Any], classes: Sequence[str], mesh: Mesh) -> Teacher | Non
     training's image sizes.
     """
     wanted = c["distill"]
+    distillation.make(wanted["kind"], wanted["temperature"])  # a typo is one, with or without a teacher
     if not wanted["weights"]:
         return None
     folder = pathlib.Path(wanted["weights"])

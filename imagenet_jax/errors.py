@@ -7,6 +7,8 @@ Both carry one message that names the value, the cause and the remedy; `cli.run`
 import difflib
 from collections.abc import Iterable
 
+MANY = 40  # more names than this fill the screen
+
 
 class UserError(Exception):
     """The user's mistake: a value, its cause and the remedy in one message. Exit code 2."""
@@ -17,8 +19,10 @@ class RunError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
-    """The error for a name that is not in a table: near matches first, else all names, then `hint`."""
+    """The error for a name that is not in a table: near matches, else all names, unless they are `MANY` and `hint` helps."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3)
-    remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
-    return UserError(f"No {kind} {name!r}. {remedy} {hint}".rstrip())
+    remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if not near and (len(known) <= MANY or not hint):
+        remedy = f"Known: {', '.join(known)}."
+    return UserError(" ".join(filter(None, (f"No {kind} {name!r}.", remedy, hint))))

@@ -4,6 +4,7 @@ metrics.jsonl is the source. On a resume it is cut back to the restored step and
 that neither ever shows a step twice.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -98,13 +99,13 @@ class Console:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line that a crash cut short is left out."""
+    """The records of a metrics.jsonl; a line that a crash cut short or a disk damaged is left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # of JSON, and of bytes that are no text
+            record = json.loads(line)
+            if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+                records.append(record)
     return records
 
 

@@ -203,4 +203,6 @@ def out_of_memory_hint(batch_size: int, multiple: int, flag: str = "--config.bat
         smaller = batch_size // 2 // multiple * multiple
         remedy = f"Try {flag}={smaller}." if smaller else "The batch cannot be halved: use smaller images, or more devices."
         detail = str(error).split("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
-        raise RunError(f"Out of memory at batch_size={batch_size}. {remedy} ({detail})") from error
+        raise RunError(
+            f"Out of memory at {flag.removeprefix('--').removeprefix('config.')}={batch_size}. {remedy} ({detail})"
+        ) from error

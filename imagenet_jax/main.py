@@ -25,11 +25,14 @@ def main(argv: list[str]) -> int:
     flags, overrides = parser.parse_known_args(argv)
     strange = [flag for flag in overrides if not flag.startswith("--config.")]
     if strange:
-        parser.error(f"unknown arguments: {' '.join(strange)}")
+        near = [word for word in strange if word.startswith("--")][:1] or ["--KEY=VALUE"]
+        raise UserError(f"Unknown arguments: {' '.join(strange)}. Keys of the config are set as in --config.{near[0][2:]}.")
     if flags.stop_after is not None and flags.stop_after < 1:
         raise UserError(f"--stop_after={flags.stop_after} must be at least 1.")
     if "://" in flags.workdir:
         raise UserError(f"--workdir={flags.workdir} is no directory: mount the bucket, and name one in it (launch/README.md).")
+    if not flags.workdir.strip():
+        raise UserError("--workdir is empty: name a directory. Was a variable of the shell not set?")
     workdir = cli.path(flags.workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file. Name a directory.")

@@ -60,9 +60,11 @@ def describe(
     """The content of config.json: all that resume, evaluation and prediction need to know, and where the run came from.
 
     `init` is what finetune.py says of the weights that it begins from, `distill` what distill.py says of the teacher. Raises
-    UserError for patterns of `frozen` that fit nothing.
+    UserError for patterns of `frozen` that fit nothing, and for images (`train_sizes` too) that are too small for the model.
     """
     cost = models.cost(model, c["image_size"])
+    if (smallest := min((side for _, side in c["train_sizes"]), default=c["image_size"])) < c["image_size"]:
+        models.cost(model, smallest)
     still = masks.frozen(abstract.params, c["frozen"])
     return {
         "format": FORMAT,

@@ -5,6 +5,7 @@ import re
 
 from imagenet_jax.config import AVERAGES, Config, resolve
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.settings import alike
 
 BROKEN = ("fail", "substitute")  # values of data.broken
 POSITIVE = (
@@ -16,14 +17,26 @@ ZERO_IS_OFF = (
     "max_skipped", "stall_seconds", "mixup_alpha", "cutmix_alpha", "end_learning_rate", "cooldown_epochs",
     "sam_rho", "swa_start", "eval_translate",
 )  # fmt: skip
+FORMS = {  # key: (what each entry is like, an example of all)
+    "mean": (0.0, "(0.5,0.5,0.5)"),
+    "std": (0.0, "(0.5,0.5,0.5)"),
+    "decay_at": (0.0, "(0.3,0.6,0.9)"),
+    "schedule_points": ((0.0, 0.0), "((0,0.1),(5,1),(90,0))"),
+    "train_sizes": ((0.0, 0), "((0,128),(30,160))"),
+    "no_weight_decay": ("", "('bias$',)"),
+    "frozen": ("", "('^conv1/',)"),
+}
+YEAR = 366 * 86400.0  # seconds; Python's timers end at 292 years, faulthandler's before
 
 
 def config(c: Config, *, devices: int) -> None:
     """Raise UserError for values that cannot work, or not together; `devices` share each batch evenly."""
     c = resolve(c)
     _numbers(c)
+    _forms(c)
     _patterns(c)
     _pixels(c)
+    _schedule(c)
     _averages(c)
     if not 0 < c.distill.alpha <= 1 or not 0 < c.distill.temperature < math.inf:
         raise UserError(f"distill.alpha={c.distill.alpha} must lie in (0, 1], distill.temperature={c.distill.temperature} above 0.")
@@ -33,6 +46,11 @@ def config(c: Config, *, devices: int) -> None:
         raise UserError("data.threads, data.processes and data.prefetch must not be negative, data.max_pixels must be at least 1.")
     if c.bce_target_threshold and not c.loss.startswith("sigmoid"):
         raise UserError("bce_target_threshold is for sigmoid losses. Set --config.loss=sigmoid, or leave it 0.")
+    if c.model.param_dtype in ("bfloat16", "float16"):  # an average that keeps 0.9999 stands still in bfloat16
+        raise UserError(
+            f"model.param_dtype={c.model.param_dtype}: parameters and their averages would lose every change of less than a "
+            "thousandth. Leave it float32; --config.model.dtype=bfloat16 is what saves time and memory."
+        )
     _batches(c, devices)
     if c.model.name is None and not c.init_from:
         raise UserError("model.name is not set. Set --config.model.name (`python -m imagenet_jax.models`) or --config.init_from.")
@@ -56,10 +74,33 @@ def _numbers(c: Config) -> None:
             raise UserError(f"{key}={c[key]} must lie in [0, 1].")
     if not 0 < c.layer_decay <= 1:
         raise UserError(f"layer_decay={c.layer_decay} must lie in (0, 1]. Use --config.layer_decay=1 to switch it off.")
+    if not 0 <= c.seed < 2**32:
+        raise UserError(f"seed={c.seed} must lie in 0 .. 2^32 - 1.")
+    if c.stall_seconds > YEAR:
+        raise UserError(f"stall_seconds={c.stall_seconds:g} is more than a year. Use --config.stall_seconds=0 for never.")
+
+
+def _forms(c: Config) -> None:
+    """A tuple may hold anything, however it was typed."""
+    for key, (like, example) in FORMS.items():
+        if not all(alike(entry, like) for entry in c[key]):
+            raise UserError(f'{key}={c[key]!r} is not of the form {example}. Set as in --config.{key}="{example}".')
+
+
+def _schedule(c: Config) -> None:
     if c.warmup_epochs >= c.epochs and c.warmup_epochs > 0:
         raise UserError(
             f"warmup_epochs={c.warmup_epochs:g} is not shorter than the training, epochs={c.epochs:g}. "
             f"Use --config.warmup_epochs={c.epochs / 20:g} or more epochs."
+        )
+    if c.warmup_epochs + c.cooldown_epochs > c.epochs:
+        raise UserError(
+            f"warmup_epochs={c.warmup_epochs:g} and cooldown_epochs={c.cooldown_epochs:g} do not fit into epochs={c.epochs:g}."
+        )
+    if not all(0 < share < 1 for share in c.decay_at):
+        raise UserError(
+            f"decay_at={c.decay_at} must be shares of the training, between 0 and 1. Epochs are written epoch / epochs: "
+            "30 and 60 of 90 are (0.333, 0.667)."
         )
 
 
@@ -89,6 +130,8 @@ def _pixels(c: Config) -> None:
             raise UserError(f"{key}={c[key]} must be three numbers, one a channel.")
     if min(c.std) <= 0:
         raise UserError(f"std={c.std} must be greater than 0.")
+    if max(c.mean) > 1 or max(c.std) > 1:
+        raise UserError(f"mean={c.mean} and std={c.std} are of images in 0 .. 1. Divide those of images in 0 .. 255 by 255.")
     if c.crop_ratio > 1:
         raise UserError(f"crop_ratio={c.crop_ratio} must lie in (0, 1]: the central crop's share of the short side.")
     begins, sides = [epoch for epoch, _ in c.train_sizes], [side for _, side in c.train_sizes]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from imagenet_jax import cli
+from imagenet_jax import cli, main
 from imagenet_jax.errors import UserError
 
 COMMANDS = ("main", "prepare", "evaluate", "report", "models", "checkpoints")
@@ -28,6 +28,11 @@ def call(code: str) -> subprocess.CompletedProcess[str]:
             "raise OSError(28, 'No space left on device', 'a.json')",
             1,
             "error: No space left on device: a.json. Make room, and run it again.\n",
+        ),
+        (
+            "open('x' * 300)",
+            2,
+            f"error: File name too long: {'x' * 300}. Name another path, or ask for access to it.\n",
         ),
         ("raise KeyboardInterrupt", 130, "Interrupted.\n"),
     ],
@@ -71,6 +76,19 @@ def test_every_command_has_help(command):
     assert done.returncode == 0
     assert f"usage: python -m imagenet_jax.{command}" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs=3"], "Unknown arguments: --epochs=3. Keys of the config are set as in --config.epochs=3."),
+        (["--config.epochs", "3"], "Unknown arguments: 3. Keys of the config are set as in --config.KEY=VALUE."),
+        (["--workdir="], "--workdir is empty"),
+    ],
+)
+def test_flags_of_a_training_that_are_none(flags, message):
+    with pytest.raises(UserError, match=message):
+        main.main(["--config=quickstart", "--workdir=x", *flags])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

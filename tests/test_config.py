@@ -2,10 +2,12 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from imagenet_jax import config, validate
 from imagenet_jax.errors import UserError
+from imagenet_jax.plan import Plan
 
 CONFIGS = sorted(pathlib.Path(config.CHECKOUT, "configs").glob("*.py"))
 
@@ -42,6 +44,9 @@ def test_names_find_the_recipes_that_come_with_the_package():
         ("def get_config():\n  c = d()\n  c.epoch = 1\n  return c", "No config key 'epoch'. Did you mean 'epochs'"),
         ("def get_config():\n  c = d()\n  c.model.nam = 'x'\n  return c", "No config key 'model.nam'. Did you mean 'model.name'"),
         ("def get_config():\n  c = d()\n  del c.seed\n  return c", "seed is gone"),
+        ("def get_config(:", r"odd.py, line 2: SyntaxError: invalid syntax"),
+        ("def get_config():\n  c = d()\n  c.epochs = '90'\n  return c", r"odd.py, line 4: TypeError: .*'epochs'"),
+        ("import nothing_like_it", r"odd.py, line 2: ModuleNotFoundError: No module named 'nothing_like_it'"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, body, message):
@@ -83,11 +88,23 @@ def test_differences_are_named_by_dotted_key():
         ("epochs", float("nan"), "epochs=nan is no finite number"),
         ("no_weight_decay", ("(",), "is no regular expression"),
         ("eval_batch_size", 5, "eval_batch_size=5 does not divide into 2 devices"),
+        ("model.param_dtype", "bfloat16", "would lose every change of less than a thousandth"),
+        ("mean", (123.7, 116.3, 103.5), "are of images in 0 .. 1. Divide those of images in 0 .. 255 by 255"),
+        ("std", (0.2, 0.2, float("nan")), "std=.* is not of the form"),
+        ("mean", ("a", 0.5, 0.5), "mean=.* is not of the form"),
+        ("train_sizes", (1, 2), "train_sizes=.* is not of the form"),
+        ("train_sizes", ((0, 32.5),), "train_sizes=.* is not of the form"),
+        ("schedule_points", (1, 2), "schedule_points=.* is not of the form"),
+        ("no_weight_decay", (1,), "no_weight_decay=.* is not of the form"),
+        ("decay_at", (30.0, 60.0), "must be shares of the training, between 0 and 1"),
+        ("cooldown_epochs", 91.0, "warmup_epochs=0 and cooldown_epochs=91 do not fit into epochs=90"),
+        ("seed", -1, r"seed=-1 must lie in 0 .. 2\^32 - 1"),
+        ("stall_seconds", 1e12, "stall_seconds=1e.12 is more than a year"),
     ],
 )
 def test_values_that_cannot_be(key, value, message):
     c = config.default()
-    c[key] = value
+    c.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         validate.config(c, devices=2)
 
@@ -121,6 +138,39 @@ def test_settings_of_the_optimizer_are_keys_beside_its_name():
     c = config.load("resnet18", ["--config.optimizer.name=adamw", "--config.optimizer.b2=0.95"])
     assert c.optimizer.name == "adamw"
     assert c.optimizer.b2 == 0.95
+
+
+def test_another_optimizer_begins_from_its_own_defaults():
+    assert config.load("resnet18", []).optimizer.to_dict().keys() == {"name", "nesterov"}
+    assert config.load("resnet18", ["--config.optimizer.name=adamw"]).optimizer.to_dict() == {"name": "adamw"}
+    assert config.load("resnet18", ["--config.optimizer.name=sgd"]).optimizer.nesterov is False  # it was that one before
+
+
+def test_settings_of_other_types_are_left_to_whoever_knows_them(tmp_path):
+    file = tmp_path / "locked.py"
+    file.write_text("from imagenet_jax import config\ndef get_config():\n  return config.default().lock()")
+    assert config.load(str(file), ["--config.optimizer.momentum=0.5"]).optimizer.momentum == 0.5
+    assert config.load("resnet18", ["--config.optimizer.nesterov=false"]).optimizer.nesterov == "false"
+
+
+@pytest.mark.parametrize("key", ["optimizer.a.momentum", "model.settings.a.remat", "model.settings", "optimizer"])
+def test_keys_below_settings_are_no_settings(key):
+    with pytest.raises(UserError, match=f"No config key '{key}'"):
+        config.load("resnet18", [f"--config.{key}=1"])
+
+
+def test_a_value_that_json_does_not_know_is_named():
+    c = config.default()
+    c.augment = (("flip", {"probability": np.float32(0.5)}),)
+    with pytest.raises(UserError, match="cannot be written down: Object of type float32"):
+        config.plain(c)
+
+
+def test_steps_that_cannot_be_counted_or_evaluated_are_none():
+    c = config.plain(config.default()) | {"epochs": 3.0, "batch_size": 10, "eval_interval_epochs": 1e-9}
+    assert Plan(c, 100).eval_steps == frozenset(range(1, 30))
+    with pytest.raises(UserError, match=r"epochs=1e.09 are 1e.10 steps"):
+        Plan(c | {"epochs": 1e9}, 100)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def test_a_last_line_that_a_crash_cut_short_is_left_out(tmp_path):
     path.write_text(json.dumps(record(5, 1.0)) + '\n{"kind": "train", "st')
     assert [r["step"] for r in logs.read(path)] == [5]
     assert logs.read(tmp_path / "absent.jsonl") == []
+    path.write_bytes(b'{"kind": "train", "step": 5}\n\x00\xff\n5\n{"kind": "train", "step": 6}\n{"kind": "tr')
+    assert [r["step"] for r in logs.read(path)] == [5, 6]
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.models import batch_norm, layers, pooling
 
 PATCH = 2  # side of the whitened patches
@@ -84,6 +85,8 @@ class Airbench(layers.Classifier):
         x = nn.gelu(x, approximate=False)
         for i, width in enumerate(self.widths):
             x = Group(width, train, self.bn_group, self.bn_momentum, self.bias_gain, **dtypes, name=f"group{i + 1}")(x)
+        if not x.size:
+            raise UserError(f"Images of {images.shape[1]} x {images.shape[2]} pixels are too small: pooling leaves nothing.")
         maps = {"pooled": jnp.max(x, (1, 2)).astype(self.wide)}
         if head:
             fc = nn.Dense(self.num_classes, False, self.wide, self.param_dtype, kernel_init=layers.linear_init, name="fc")

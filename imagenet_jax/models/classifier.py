@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.errors import unknown
+from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models import (
     airbench,
     convnext,
@@ -24,6 +24,7 @@ from imagenet_jax.models import (
     vit,
 )
 from imagenet_jax.models.layers import Classifier, Dtype
+from imagenet_jax.settings import check
 
 ZOO: dict[str, Callable[..., Classifier]] = {
     "resnet18": resnet.resnet18,
@@ -130,10 +131,7 @@ def create(
     """
     if name not in ZOO:
         raise unknown("model", name, ZOO, f"`python -m imagenet_jax.models` lists all {len(ZOO)}.")
-    allowed = inspect.signature(ZOO[name]).parameters.keys() - _NOT_SETTINGS
-    for key in settings:
-        if key not in allowed:
-            raise unknown(f"setting of model {name!r}", key, allowed)
+    _check(name, settings)
     return ZOO[name](
         num_classes=num_classes,
         dtype=_dtype(dtype),
@@ -142,6 +140,18 @@ def create(
         # A config that went through JSON holds lists; Linen's modules are hashable.
         **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()},
     )
+
+
+def _check(name: str, settings: dict[str, Any]) -> None:
+    """Raise UserError for settings that the model does not have, or that are out of range: numbers of things, and shares."""
+    found = {k: p.default for k, p in inspect.signature(ZOO[name]).parameters.items() if k not in _NOT_SETTINGS}
+    # Tuples, such as depths, may have any length.
+    check(f"model {name!r}", settings, {k: () if isinstance(default, tuple) else default for k, default in found.items()})
+    for key, value in settings.items():
+        if type(value) is int and type(found[key]) is int and value < 1:
+            raise UserError(f"{key}={value} of model {name!r} must be at least 1.")
+        if key in ("dropout", "drop_path") and not 0 <= value < 1:
+            raise UserError(f"{key}={value} of model {name!r} must lie in [0, 1).")
 
 
 def list_models() -> list[str]:
@@ -163,7 +173,10 @@ class Cost(NamedTuple):
 
 
 def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
-    """Count from shapes alone (nothing is computed or compiled), at `image_size` pixels, else at the native size."""
+    """Count from shapes alone (nothing is computed or compiled), at `image_size` pixels, else at the native size.
+
+    Raises UserError where images are so small that strides leave nothing of a map, whose mean would then be NaN.
+    """
     side = image_size or model.native_size
     image = jax.ShapeDtypeStruct((1, side, side, channels), model.dtype)
 
@@ -172,7 +185,11 @@ def cost(model: Classifier, image_size: int = 0, channels: int = 3) -> Cost:
 
     jaxpr, (_, variables) = jax.make_jaxpr(run, return_shape=True)(image)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    work = [_work(equation) for equation in _equations(jaxpr.jaxpr)]
+    equations = list(_equations(jaxpr.jaxpr))
+    # Maps have four axes; a table of positions for no token may well be empty.
+    if any(variable.aval.ndim == 4 and not variable.aval.size for equation in equations for variable in equation.outvars):
+        raise UserError(f"Images of {side} x {side} pixels are too small for this model: its strides leave nothing of them.")
+    work = [_work(equation) for equation in equations]
     return Cost(parameters, *(sum(column) for column in zip(*filter(None, work), strict=True)))
 
 
@@ -204,4 +221,6 @@ def _dtype(dtype: Dtype) -> Any:
     name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     if name not in DTYPES:
         raise unknown("dtype", name, DTYPES)
+    if jax.dtypes.canonicalize_dtype(name) != name:
+        raise UserError("dtype float64 is switched off in jax, which would compute in float32. Set JAX_ENABLE_X64=1.")
     return jnp.dtype(name)

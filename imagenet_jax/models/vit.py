@@ -88,6 +88,10 @@ class ViT(layers.Classifier):
             raise unknown("pool", self.pool, POOLS)
         if self.positions not in POSITIONS:
             raise unknown("positions", self.positions, POSITIONS)
+        if self.width % self.heads:
+            raise UserError(f"width={self.width} does not divide into heads={self.heads}.")
+        if self.positions == "sincos2d" and self.width % 4:
+            raise UserError(f"positions='sincos2d' needs a width that is a multiple of 4, not {self.width}.")
         if self.pool == "cls" and not self.class_token:
             raise UserError("pool='cls' takes the class token, and class_token=False leaves it out. Use pool='gap'.")
         if self.distilled and self.pool != "cls":

@@ -9,6 +9,7 @@ past them (Loshchilov and Hutter 2017, arXiv 1711.05101), so that a step takes l
 torch.optim.AdamW. A decay that follows the schedule but not the peak (big_vision, Composer) is that value divided by the peak here.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from optax import contrib
 from imagenet_jax import tree
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.optim import masks
+from imagenet_jax.settings import check
+
+SHARES = ("momentum", "b1", "b2", "rho")  # what an average keeps of itself
 
 
 class Decay(NamedTuple):
@@ -142,12 +146,16 @@ def make(
 
     `agc` is adaptive gradient clipping (Brock et al. 2021, arXiv 2102.06171, equation 3): the gradient of each output of a
     kernel, and of each other parameter, has at most `agc` times the norm of that parameter (taken as 1e-3 at least), except
-    in the classifier, as there. Raises UserError for an unknown optimizer or setting, or a setting of the wrong type.
+    in the classifier, as there. Raises UserError for an unknown optimizer or setting, or a setting of the wrong type or size.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     function = OPTIMIZERS[name]
-    _check(name, settings, function.__kwdefaults__ or {})
+    check(f"optimizer {name!r}", settings, function.__kwdefaults__ or {})
+    for key, value in settings.items():
+        below = 1 if key in SHARES else math.inf
+        if not 0 <= value < below:
+            raise UserError(f"optimizer.{key}={value} must be at least 0{', and less than 1' if key in SHARES else ''}.")
 
     def applies(params: Any) -> Any:
         return masks.decayed(params, no_weight_decay)
@@ -170,12 +178,3 @@ def without_momentum(name: str, settings: Mapping[str, float | bool]) -> None:
 def scale(factors: Mapping[str, float]) -> optax.GradientTransformation:
     """Multiply the direction of each parameter by the factor of its path: a learning rate of its own."""
     return optax.stateless(lambda updates, _: tree.map_with_path(lambda path, u: u * factors[path], updates))
-
-
-def _check(name: str, settings: dict[str, Any], allowed: dict[str, Any]) -> None:
-    for key, value in settings.items():
-        if key not in allowed:
-            raise unknown(f"setting of optimizer {name!r}", key, allowed)
-        kinds = (int, float) if isinstance(allowed[key], float) else (type(allowed[key]),)
-        if type(value) not in kinds:
-            raise UserError(f"optimizer.{key}={value!r} is no such value; the default of {name} is {allowed[key]!r}.")

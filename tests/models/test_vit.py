@@ -26,7 +26,7 @@ TO_TRANSFORMERS = [
 
 
 def tiny(name="vit_b_16", depth=1, **settings):
-    return models.create(name, num_classes=7, depth=depth, **TINY, **settings)
+    return models.create(name, num_classes=7, depth=depth, **(TINY | settings))
 
 
 def split_qkv(state):
@@ -159,6 +159,8 @@ def test_dropout_and_drop_path_draw_in_training_only(drawn, settings):
         ({"positions": "sincos"}, 64, "No positions 'sincos'. Did you mean 'sincos2d'"),
         ({"class_token": False}, 64, "pool='cls' takes the class token"),
         ({"distilled": True, "pool": "gap"}, 64, "distilled=True has a head for each"),
+        ({"heads": 5}, 64, "does not divide into heads=5"),
+        ({"positions": "sincos2d", "width": 6, "heads": 3}, 64, "needs a width that is a multiple of 4, not 6"),
         ({}, 65, r"Images of 65 x 65 pixels do not divide into patches of 16. Use 64 x 64."),
         ({}, 7, r"Use 16 x 16."),
     ],

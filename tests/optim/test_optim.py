@@ -188,8 +188,11 @@ def test_what_does_not_decay_is_not_scaled_to_its_norm(name):
         ("adamv", {}, "No optimizer 'adamv'. Did you mean 'adam"),
         ("adamw", {"beta1": 0.9}, "No setting of optimizer 'adamw' 'beta1'"),
         ("adamw", {"momentum": 0.9}, "No setting of optimizer 'adamw' 'momentum'. Known: b1, b2, eps"),
-        ("sgd", {"momentum": True}, "optimizer.momentum=True is no such value; the default of sgd is 0.9"),
-        ("sgd", {"nesterov": "no"}, "optimizer.nesterov='no' is no such value"),
+        ("sgd", {"momentum": True}, "momentum=True is no such setting of optimizer 'sgd'; wanted: something like the default, 0.9"),
+        ("sgd", {"nesterov": "no"}, "nesterov='no' is no such setting of optimizer 'sgd'; wanted: True or False"),
+        ("sgd", {"momentum": 1.5}, "optimizer.momentum=1.5 must be at least 0, and less than 1"),
+        ("adam", {"eps": -1e-8}, "optimizer.eps=-1e-08 must be at least 0"),
+        ("adam", {"eps": float("inf")}, "eps=inf is no such setting"),
     ],
 )
 def test_settings_are_checked(name, settings, message):

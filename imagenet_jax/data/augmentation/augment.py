@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imagenet_jax.data.augmentation.policies import check
+from imagenet_jax.data.augmentation import policies
 from imagenet_jax.data.augmentation.transforms import TRANSFORMS
 from imagenet_jax.data.order import Draws
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.settings import check
 
 
 class View(NamedTuple):
@@ -50,6 +51,9 @@ def random_resized_crop(
     Ten tries at an area in `area` (share of the image) and an aspect ratio (width / height) log-uniform in `ratio`; failing
     all, the largest centred box whose ratio lies in `ratio`.
     """
+    policies.check("random_resized_crop: area", area[0], 0, 1)
+    policies.check("random_resized_crop: area", area[1], area[0], 1)
+    policies.check("random_resized_crop: ratio", ratio[0], 1e-3, ratio[1])
     height, width = view.height, view.width
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
@@ -68,6 +72,7 @@ def pad_crop(view: View, draws: Draws, *, padding: int = 4) -> View:
 
     For a view of the whole image this is the CIFAR augmentation (He et al. 2015, section 4.2): pad by 4, cut at random.
     """
+    policies.check("pad_crop: padding", padding, 0, math.inf)
     dy, dx = draws.integer(-padding, padding), draws.integer(-padding, padding)
     return view._replace(y=view.y + round(dy * view.box_height / view.size), x=view.x + round(dx * view.box_width / view.size))
 
@@ -127,26 +132,12 @@ def chain(augment: Sequence[tuple[str, dict[str, Any]]]) -> Chain:
             raise UserError("random_resized_crop chooses the box anew, so it must stand first in config.augment.")
         if name in AUGMENTATIONS and transforms:
             raise UserError(f"{name} chooses where to look, so it must stand before all that changes pixels in config.augment.")
-        _check(name, settings, function.__kwdefaults__ or {})
+        check(f"augmentation {name!r}", settings, function.__kwdefaults__ or {})
+        if "probability" in settings:
+            policies.check(f"{name}: probability", settings["probability"], 0, 1)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         (geometry if name in AUGMENTATIONS else transforms).append(functools.partial(function, **settings))
     made = Chain(tuple(geometry), tuple(transforms))
+    made.view(central(32, 32, 32, 1.0), Draws(0))
     made.pixels(np.zeros((32, 32, 3), np.uint8), Draws(0))  # settings out of range are refused here, not in the middle of a run
     return made
-
-
-def _check(name: str, settings: dict[str, Any], allowed: dict[str, Any]) -> None:
-    for key, value in settings.items():
-        if key not in allowed:
-            raise unknown(f"setting of augmentation {name!r}", key, allowed)
-        if not _alike(value, allowed[key]):
-            raise UserError(f"augment: {name} has {key}={value!r}; wanted something like the default, {allowed[key]!r}.")
-        if key == "probability":
-            check(f"{name}: probability", value, 0, 1)
-
-
-def _alike(value: Any, default: Any) -> bool:
-    """Whether a setting from the config has the form of its default: a number (whole where that is whole), or as many of them."""
-    if isinstance(default, tuple):
-        return isinstance(value, list | tuple) and len(value) == len(default) and all(map(_alike, value, default))
-    return isinstance(value, int | float if isinstance(default, float) else type(default))

@@ -89,7 +89,7 @@ def test_random_resized_crop_reaches_every_corner():
     ],
 )
 def test_random_resized_crop_falls_back_to_the_largest_centred_box(height, width, box):
-    v = random_resized_crop(whole(height, width), Draws(0), area=(5.0, 6.0))  # no try can succeed
+    v = random_resized_crop(whole(height, width), Draws(0), area=(1.0, 1.0))  # no try can succeed
     assert (v.y, v.x, v.box_height, v.box_width) == box
     assert box == torchvision_crop(np.random.default_rng(0), height, width, scale=(5.0, 6.0))
 
@@ -236,6 +236,10 @@ def test_chain_changes_pixels_after_the_view_with_the_same_stream_of_draws():
         ([("pad_crop", {"padding": 4.5})], ["pad_crop", "padding=4.5"]),
         ([("random_resized_crop", {"area": 0.5})], ["area=0.5", "(0.08, 1.0)"]),
         ([("random_resized_crop", {"area": [0.5]})], ["area=[0.5]", "(0.08, 1.0)"]),
+        ([("random_resized_crop", {"area": (2.0, 3.0)})], ["random_resized_crop: area=2.0 must lie in 0 .. 1"]),
+        ([("random_resized_crop", {"area": (0.5, 0.1)})], ["random_resized_crop: area=0.1 must lie in 0.5 .. 1"]),
+        ([("random_resized_crop", {"ratio": (0.0, 1.0)})], ["random_resized_crop: ratio=0.0"]),
+        ([("pad_crop", {"padding": -3})], ["pad_crop: padding=-3"]),
     ],
 )
 def test_chain_refuses_what_it_cannot_do(augment, words):
