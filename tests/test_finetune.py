@@ -167,7 +167,7 @@ def test_layers_learn_at_their_own_rates(tiny_config):
     ("changes", "message"),
     [
         ({"init_from": "gone"}, "init_from=gone is no folder"),
-        ({"init_from": "."}, "is no run"),
+        ({"init_from": "."}, "is neither a folder of weights, .* nor a run"),
         ({"model.name": "resnet20"}, "are of resnet8, the config's model is resnet20"),
         ({"frozen": ("layer9",)}, r"frozen has 'layer9', which is found in no parameter's path. They begin with: bn1, conv1"),
         ({"frozen": ("",)}, "leaves no parameter to train"),

@@ -149,7 +149,8 @@ class Attention(nn.Module):
             if not self.flash:
                 raise
             raise UserError(
-                f"flash=True: {error} It takes an NVIDIA GPU from Ampere on and dtype bfloat16, here {jnp.dtype(self.dtype).name}. "
+                f"flash=True: {str(error).splitlines()[0].rstrip('.')}. It takes an NVIDIA GPU from Ampere on and dtype bfloat16, here "
+                f"{jnp.dtype(self.dtype).name}. "
                 "Set --config.model.settings.flash=False."
             ) from error
         y = dense(width, name="proj")(y.reshape(n, tokens, width))

@@ -179,11 +179,11 @@ def test_float64_all_through(x64):
 
 
 def test_flash_attention_is_for_training_alone(drawn, monkeypatch):
-    """cuDNN is on no CPU: refused in one line. With attention as XLA computes it in its place, training is the same."""
+    """No cuDNN, or none for float32: refused in one line. With attention as XLA computes it in its place, training is the same."""
     model = vit.ViT(patch=4, width=8, depth=2, heads=2, num_classes=3, native_size=8, flash=True)
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     variables = drawn(model, images)
-    with pytest.raises(UserError, match=r"flash=True: cuDNN is not detected\..*here float32.*settings\.flash=False"):
+    with pytest.raises(UserError, match=r"flash=True: \w.*here float32.*settings\.flash=False"):
         model.apply(variables, images, train=True)
     asked = []
 
