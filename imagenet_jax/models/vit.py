@@ -148,9 +148,9 @@ class Attention(nn.Module):
         except (RuntimeError, NotImplementedError) as error:  # cuDNN's answers
             if not self.flash:
                 raise
+            said = str(error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"flash=True: {str(error).splitlines()[0].rstrip('.')}. It takes an NVIDIA GPU from Ampere on and dtype bfloat16, here "
-                f"{jnp.dtype(self.dtype).name}. "
+                f"flash=True: {said}. It takes an NVIDIA GPU from Ampere on and dtype bfloat16, here {jnp.dtype(self.dtype).name}. "
                 "Set --config.model.settings.flash=False."
             ) from error
         y = dense(width, name="proj")(y.reshape(n, tokens, width))
