@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Write a data set to DATA_DIR/NAME[/CONFIG]/VERSION in tfds' format (array_record), from where training reads it.
 
   imagenet2012   from ILSVRC2012_img_train.tar and/or ILSVRC2012_img_val.tar (image-net.org, needs a login)
-  imagenet21k    from winter21_whole.tar or fall11_whole.tar: one tar of one nXXXXXXXX.tar a class, or a folder of these
+  imagenet21k    from winter21_whole.tar or fall11_whole.tar: one tar of one WNID.tar a class, or a folder of these
   folder         from any class-per-folder trees, or .tar files of them
   imagenet_v2/matched-frequency imagenet_v2/threshold-0.7 imagenet_v2/topimages imagenet_a imagenet_r imagenet_sketch imagenet_c
                  the test sets of `evaluate --suite=paper`, from --source, as their authors publish them (unzipped)
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     imagenet.add_argument("--manual_dir", type=cli.path, help="where the tars are; default: DATA_DIR/downloads/manual")
     no_shuffle(imagenet)
     large = command("imagenet21k", IMAGENET21K)
-    large.add_argument("--source", type=cli.path, required=True, help="the tar of nXXXXXXXX.tar files, or a folder of them")
+    large.add_argument("--source", type=cli.path, required=True, help="the tar of WNID.tar files, or a folder of them")
     folder = command("folder", "Images in class folders, CLASS/IMAGE: trees, or .tar files of them.")
     folder.add_argument("--name", required=True, help="of the new data set: lower-case letters, digits and _")
     folder.add_argument("--train", type=cli.path, help="tree or tar of the training images")

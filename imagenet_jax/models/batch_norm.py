@@ -1,15 +1,13 @@
 """Batch normalisation over groups of examples, whose result does not depend on the devices."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from imagenet_jax.errors import UserError
-
-Dtype = Any
+from imagenet_jax.models.layers import Dtype
 
 MOMENTS = "moments"  # a collection that, where it is mutable, receives each BatchNorm's mean and var of the batch
 RUNNING = -1  # as the group of a BatchNorm: none, the running statistics serve in training too

@@ -1,12 +1,11 @@
 """Pooling and blurring of maps, (n, height, width, channels)."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Dtype = Any
+from imagenet_jax.models.layers import Dtype
 
 
 def max_pool(x: jax.Array, kernel: int, stride: int, padding: tuple[int, int]) -> jax.Array:

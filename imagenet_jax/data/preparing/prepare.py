@@ -94,7 +94,7 @@ def imagenet2012_listings(manual_dir: pathlib.Path) -> dict[str, Listing]:
 def prepare_imagenet21k(
     *, source: pathlib.Path, data_dir: pathlib.Path, encoding: Encoding = PLAIN, overwrite: bool = False, jobs: int | None = None
 ) -> Result:
-    """Write imagenet21k 1.0.0 from a tar of nXXXXXXXX.tar files or a folder of them, in their order.
+    """Write imagenet21k 1.0.0 from a tar of WNID.tar files or a folder of them, in their order.
 
     Classes are the sorted wnids; the split is described in builders/imagenet21k.py. Raises UserError for bad input or a full disk.
     """

@@ -35,7 +35,7 @@ def data_set(encoding: Encoding, *, shuffled: bool) -> DataSet:
 
 
 def train_listing(path: pathlib.Path, progress: Progress) -> Listing:
-    """The images in a tar of one tar a class, nXXXXXXXX.tar."""
+    """The images in a tar of one tar a class, WNID.tar."""
     known = {f"{wnid}.tar": wnid for wnid in classes.wnids()}
     entries = Entries()
     left_out: list[tuple[str, str]] = []
@@ -45,7 +45,7 @@ def train_listing(path: pathlib.Path, progress: Progress) -> Listing:
         wnid = known.get(inner.parts[-1])
         if wnid is None or inner.refused:
             raise UserError(
-                f"{path} holds {inner.name!r}, but should hold one nXXXXXXXX.tar for each of the 1000 classes of ILSVRC 2012. "
+                f"{path} holds {inner.name!r}, but should hold one WNID.tar for each of the 1000 classes of ILSVRC 2012. "
                 "Is it the file from image-net.org? A tar of class folders is prepared with: prepare folder --train=FILE."
             )
         for image in members(path, inside=inner):

@@ -34,7 +34,7 @@ def data_set(classes: list[str], encoding: Encoding) -> DataSet:
 def splits(path: pathlib.Path, progress: Progress) -> tuple[dict[str, Entries], Rows, list[str]]:
     """Train and validation, what was left out of them, and the classes (sorted wnids), by the headers of the archives alone.
 
-    `path` is a tar of nXXXXXXXX.tar files, or a folder of them. Raises UserError for anything else in it, or a damaged tar.
+    `path` is a tar of WNID.tar files, or a folder of them. Raises UserError for anything else in it, or a damaged tar.
     """
     parts = {"train": Entries(), "validation": Entries()}
     left_out: Rows = []
@@ -55,7 +55,10 @@ def splits(path: pathlib.Path, progress: Progress) -> tuple[dict[str, Entries], 
             part = parts["validation" if image.parts[-1] in held_out else "train"]
             part.add(image.parts[-1], wnid, str(file), image.offset, image.size)
     if not classes:
-        raise UserError(f"{path} holds no nXXXXXXXX.tar. Name the archive of them, or the folder they were unpacked into.")
+        wanted = "Name the archive of them, or the folder they were unpacked into."
+        raise UserError(f"{path} holds no WNID.tar, such as n01440764.tar. {wanted}")
+            f"{path} holds no WNID.tar, such as n01440764.tar. Name the archive of them, or the folder they were unpacked into."
+        )
     return parts, left_out, sorted(classes)
 
 
@@ -78,12 +81,12 @@ def _class_tars(path: pathlib.Path, progress: Progress) -> Iterator[tuple[pathli
                 _check(member.parts[-1], not member.refused, path)
                 yield path, member
     else:
-        raise UserError(f"{path} does not exist. Name the archive of nXXXXXXXX.tar files, or the folder they were unpacked into.")
+        raise UserError(f"{path} does not exist. Name the archive of WNID.tar files, or the folder they were unpacked into.")
 
 
 def _check(name: str, plain: bool, path: pathlib.Path) -> None:
     if not plain or not re.fullmatch(r"n\d{8}\.tar", name):
         raise UserError(
-            f"{path} holds {name!r}, but should hold nXXXXXXXX.tar files alone, one a class. Is it the archive from image-net.org? "
+            f"{path} holds {name!r}, but should hold WNID.tar files alone, one a class. Is it the archive from image-net.org? "
             "Class folders of images, or a tar of them, are prepared with: prepare folder --source=PATH."
         )

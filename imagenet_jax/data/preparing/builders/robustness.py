@@ -83,5 +83,5 @@ def _tar(path: pathlib.Path, progress: Progress) -> dict[str, Listing]:
 def _known(names: list[str], path: pathlib.Path) -> list[str]:
     """`names`, if they are wnids of ILSVRC 2012."""
     if strange := sorted(set(names) - set(classes.wnids())):
-        raise UserError(f"{path} has the class folder {strange[0]}, which is none of ImageNet's 1,000 wnids (nXXXXXXXX).")
+        raise UserError(f"{path} has the class folder {strange[0]}, which is none of ImageNet's 1,000 wnids (such as n01440764).")
     return names
