@@ -55,8 +55,7 @@ def splits(path: pathlib.Path, progress: Progress) -> tuple[dict[str, Entries], 
             part = parts["validation" if image.parts[-1] in held_out else "train"]
             part.add(image.parts[-1], wnid, str(file), image.offset, image.size)
     if not classes:
-        wanted = "Name the archive of them, or the folder they were unpacked into."
-        raise UserError(f"{path} holds no WNID.tar, such as n01440764.tar. {wanted}")
+        raise UserError(
             f"{path} holds no WNID.tar, such as n01440764.tar. Name the archive of them, or the folder they were unpacked into."
         )
     return parts, left_out, sorted(classes)
